@@ -1,0 +1,53 @@
+# Everything lives in .venv; a machine with Python 3.11 or newer is enough.
+VENV := .venv
+BIN := $(VENV)/bin
+LIGHT = .venv-light-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+# A folder of wheels holds a CPU build of torch, for Python 3.11 and older than the newest release.
+ifdef PIP_FIND_LINKS
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
+CPU_TORCH := --constraint constraints/cpu.txt
+else
+PYTHON ?= python3
+CPU_TORCH := --torch-backend cpu
+endif
+
+.PHONY: help demo test test-light check bench clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+
+demo: $(VENV)/.light ## Install what segmenting needs and segment the demo image
+	$(BIN)/nuclens demo
+
+test: $(VENV)/.dev ## Run the tests
+	$(BIN)/pytest
+
+test-light: $(LIGHT)/bin/uv ## Run the tests without anything that trains: make test-light PYTHON=python3.13
+	$(LIGHT)/bin/uv pip install --quiet --python $(LIGHT)/bin/python --editable '.[test]'
+	$(LIGHT)/bin/pytest
+
+check: $(VENV)/.dev ## Lint, formatting, types and import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(VENV)/.dev ## Measure again what the pages in docs/ state
+	$(BIN)/python benchmarks/dependencies.py
+
+clean: ## Remove all that the other targets made
+	rm -rf $(VENV) .venv-light-* build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+%/bin/uv:
+	$(PYTHON) -m venv $*
+	$*/bin/pip install --quiet uv
+
+$(VENV)/.light: pyproject.toml $(BIN)/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable .
+	@touch $@
+
+$(VENV)/.dev: constraints/cpu.txt $(VENV)/.light
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(CPU_TORCH) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,229 @@
+"""The command line: parse, call, print; no logic."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from nuclens import __version__
+from nuclens.core.errors import NuclensError, PartialFailure
+from nuclens.core.types import Progress
+
+app = App(
+    name="nuclens",
+    help="Finds every cell nucleus in a microscopy image.",
+    version=__version__,
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,  # `main` says how to go on
+)
+INTERRUPTED = 130
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+_FLAG = Parameter(negative=(), show_default=False)
+_LIST = Parameter(negative=(), show_default=False, consume_multiple=True)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a command writes.
+
+    Attributes:
+        out: Folder for the results.
+        formats: Which results to write: csv geojson geoparquet labels overlay. All, if not given.
+        overwrite: Do finished images again.
+    """
+
+    out: Path
+    formats: Annotated[tuple[str, ...], _LIST] = ()
+    overwrite: Annotated[bool, _FLAG] = False
+
+
+@app.command(usage="Usage: nuclens segment INPUT... --out PATH [OPTIONS]")
+def segment(
+    inputs: Annotated[list[Path], Parameter(name="INPUT", negative=())],
+    /,
+    *,
+    outputs: Outputs,
+    mpp: float | None = None,
+    model: str = "default",
+    tile_size: int = 2048,
+) -> int:
+    """Outline and type every nucleus of images.
+
+    Each image gets a folder OUT/NAME/ with instances.parquet (GeoPandas),
+    instances.geojson (QuPath), instances.csv, label.tif, overlay.png and
+    run.json; OUT/summary.csv counts them all. Finished images are skipped.
+
+    Args:
+        inputs: Images, folders of images, or globs in quotes: PNG, JPEG, WebP, BMP, TIFF, OME-TIFF.
+        outputs: Where to write what.
+        mpp: Micrometres per pixel, if the files do not say: 0.25 for a 40x scan, 0.5 for 20x.
+        model: Name of a shipped model, or the folder of an exported one.
+        tile_size: Side of the part of a tile whose nuclei are kept, in pixels of the model's resolution.
+    """
+    from nuclens.jobs.batch import BatchOptions, segment_files
+
+    names = tuple(part for entry in outputs.formats for part in entry.split(",") if part)
+    options = BatchOptions(model=model, mpp=mpp, formats=names, tile_px=tile_size, overwrite=outputs.overwrite)
+    with _progress() as report:
+        outcomes = segment_files(inputs, outputs.out, options, report)
+    done = [outcome.record for outcome in outcomes if outcome.error is None]
+    for record in done:
+        for line in (*record["notes"], *record["warnings"]):
+            _err.print(f"{record['input']}: {line}", style="yellow", markup=False)
+    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+    for error in errors:
+        _err.print(str(error), style="red", markup=False)
+    nuclei = sum(record["nuclei"] for record in done)
+    skipped = sum(outcome.skipped for outcome in outcomes)
+    before = f", {skipped} of them done before" if skipped else ""
+    failed = f", {len(errors)} failed" if errors else ""
+    print(f"{nuclei:,} nuclei in {len(done)} image{'' if len(done) == 1 else 's'}{before}{failed}: {outputs.out}")
+    codes = {outcome.error.exit_code if outcome.error else 0 for outcome in outcomes}
+    return codes.pop() if len(codes) == 1 else PartialFailure.exit_code
+
+
+@app.command(usage="Usage: nuclens demo [IMAGE] [OPTIONS]")
+def demo(image: Path | None = None, /, *, mpp: float | None = None, out: Path = Path("nuclens-demo")) -> int:
+    """Segment a shipped image, or one of your own, and say where to look.
+
+    Args:
+        image: An image of your own.
+        mpp: Its micrometres per pixel, if the file does not say: 0.25 for a 40x scan, 0.5 for 20x.
+        out: Folder for the results.
+    """
+    from nuclens.jobs.demo import demo as run
+
+    shown = run(image, mpp, out)
+    record = shown.record
+    types = ", ".join(f"{count} {name}" for name, count in record["by_type"].items() if count)
+    print(f"{record['nuclei']} nuclei in {shown.seconds:.1f} s: {types or 'none'}")
+    for line in (*record["notes"], *record["warnings"]):
+        print(line)
+    print(f"look at   {shown.folder / 'overlay.png'}")
+    print(f"and open  {', '.join(name for name in record['files'] if name != 'overlay.png')} beside it")
+    if shown.credit:
+        print(f"image     {shown.credit}")
+    print(f"weights   {record['weights_licence']}")
+    return 0
+
+
+@app.command
+def train(
+    recipe: Path,
+    /,
+    *,
+    data: Path,
+    out: Path,
+    start: Annotated[Path | None, Parameter(name="--from")] = None,
+    cooldown: int = 0,
+    changes: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+) -> int:
+    """Train a recipe; run the same command again to go on after any interruption.
+
+    Needs `pip install 'nuclens[train]'`. The run folder holds the resolved
+    recipe, a checkpoint, log.csv and curves.png.
+
+    Args:
+        recipe: A TOML file, as in recipes/.
+        data: Folder the recipe's data paths are in.
+        out: Run folder.
+        start: Run or model folder to start from, if OUT is new.
+        cooldown: Steps to add to what --from has, over which the rate falls to 0; ends a run at a constant rate.
+        changes: Settings that replace the recipe's, as train.rate=1e-3; may be given again and again.
+    """
+    from nuclens.jobs.train import Course
+    from nuclens.jobs.train import train as run
+
+    with _progress() as report:
+        run(recipe, data, out, Course(start, cooldown), changes=changes or (), report=report)
+    print(f"trained: {out}; `nuclens export {out} --out MODEL` makes it a model")
+    return 0
+
+
+@app.command
+def export(
+    run: Path,
+    /,
+    *,
+    out: Path,
+    precision: Literal["f32", "int8"] = "f32",
+    data: Path | None = None,
+    recipe: Path | None = None,
+) -> int:
+    """Make a trained run a model that `segment --model` takes.
+
+    Args:
+        run: Run folder of `nuclens train`.
+        out: Folder of the model.
+        precision: int8 takes half the time per tile; it is calibrated on training crops.
+        data: Folder the recipe's data paths are in; for int8.
+        recipe: Recipe whose decoder settings and card texts replace those the run began with.
+    """
+    from nuclens.jobs.export import export as write
+
+    card = write(run, out, precision=precision, data=data, recipe=recipe)
+    print(f"{card.name} {card.version}, {card.precision}, reach {card.reach} px: {out}")
+    return 0
+
+
+@app.command
+def doctor() -> int:
+    """Say what this installation can do, what is missing, and how to get it."""
+    from nuclens.jobs.doctor import doctor as look
+
+    for finding in look():
+        mark = "ok" if finding.ok else "--"
+        remedy = f"  ({finding.remedy})" if finding.remedy else ""
+        print(f"{mark}  {finding.topic:24} {finding.text}{remedy}")
+    return 0
+
+
+def main() -> None:
+    """Run the command line and exit with the code of what happened."""
+    level = logging.getLevelNamesMapping().get(os.environ.get("NUCLENS_LOG", "").upper(), logging.ERROR)
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s")
+    # A killed pipe (`nuclens doctor | head`) is no error of ours.
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        code = app(sys.argv[1:])
+    except NuclensError as error:
+        _err.print(str(error), style="red", markup=False)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        _err.print("interrupted; run the same command again to go on", style="yellow")
+        code = INTERRUPTED
+    sys.exit(code or 0)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Progress], None]]:
+    """A bar on the terminal; nothing where output is not a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[found]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=_err, disable=not _err.is_terminal, transient=True) as bar:
+        task = bar.add_task("starting", total=None, found="")
+
+        def report(progress: Progress) -> None:
+            found = f"{progress.nuclei:,} nuclei, {progress.mm2:.2f} mm²" if progress.stage == "segment" else ""
+            bar.update(task, description=progress.stage, completed=progress.done, total=progress.total, found=found)
+
+        yield report

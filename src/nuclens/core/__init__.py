@@ -1,0 +1,1 @@
+"""The currency of Nuclens: types, frames, tiles, label maps, outlines (no torch, no image or model files)."""

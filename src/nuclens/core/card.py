@@ -1,0 +1,133 @@
+"""Model cards: what a trained model is, what it was learned from, and how its inputs and outputs are to be read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from nuclens.core.errors import CheckpointError
+from nuclens.core.heads import Head
+from nuclens.core.schema import ClassSchema, NucleusType
+
+CARD_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """What happens to 8-bit pixels before the network: `(pixel - mean) / std`, per channel."""
+
+    mean: tuple[float, ...] = (127.5, 127.5, 127.5)
+    std: tuple[float, ...] = (63.75, 63.75, 63.75)
+
+    def __call__(self, rgb: UInt8[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w c"]:
+        """Normalised pixels."""
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        normalised: np.ndarray = (rgb.astype(np.float32) - mean) / std
+        return normalised
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetNote:
+    """A data set a model was trained on.
+
+    Attributes:
+        name: As its publication calls it.
+        source: DOI or similar.
+        license: SPDX identifier, or what is known instead.
+        used_for: What the model learned from it.
+    """
+
+    name: str
+    source: str
+    license: str
+    used_for: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Everything needed to run a model, and everything a user should know before trusting it.
+
+    Attributes:
+        name: Of the model.
+        version: Of the weights.
+        description: A paragraph for people.
+        license: SPDX identifier of the weights.
+        mpp: Micrometres per pixel it works at; None means pixels only.
+        schema: Types of its results.
+        network: Plug-in name of the network, and the options it was built with.
+        encoding: Plug-in name of the decoder, and its settings.
+        heads: Outputs of the network.
+        preprocessing: Of its input.
+        precision: "f32" or "int8".
+        stride: Sides of tiles are multiples of this.
+        reach: How far an input pixel moves an output by more than half an 8-bit level, pixels.
+        datasets: What it was trained on.
+        limits: What is unproven or known to fail, in plain words.
+        metrics: Scores by test set; each names its protocol.
+        training: Recipe digest, seed, steps, compute.
+    """
+
+    name: str
+    version: str
+    description: str
+    license: str
+    mpp: float | None
+    schema: ClassSchema
+    network: str
+    network_options: dict[str, Any]
+    encoding: str
+    encoding_options: dict[str, Any]
+    heads: tuple[Head, ...]
+    preprocessing: Preprocessing
+    precision: str
+    stride: int
+    reach: int
+    datasets: tuple[DatasetNote, ...] = ()
+    limits: tuple[str, ...] = ()
+    metrics: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The card as `card.json` holds it."""
+        return json.dumps({"card_version": CARD_VERSION, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the card's text."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def card_from_json(text: str | bytes, path: str) -> Card:
+    """Rebuild a card; `path` is named in errors.
+
+    Raises:
+        CheckpointError: Not a card of this version.
+    """
+    try:
+        plain = json.loads(text)
+        version = plain.pop("card_version")
+        if version != CARD_VERSION:
+            raise CheckpointError(f"{path}: card version {version}, wanted {CARD_VERSION}; export the model again")
+        schema = plain.pop("schema")
+        types = tuple(
+            NucleusType(kind["name"], tuple(kind["color"]), tuple(kind["leaves"])) for kind in schema["types"]
+        )
+        return Card(
+            schema=ClassSchema(tuple(schema["leaves"]), types),
+            heads=tuple(Head(**head) for head in plain.pop("heads")),
+            preprocessing=Preprocessing(**{key: tuple(value) for key, value in plain.pop("preprocessing").items()}),
+            datasets=tuple(DatasetNote(**note) for note in plain.pop("datasets")),
+            limits=tuple(plain.pop("limits")),
+            **plain,
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{path}: not a model card ({error}); wanted the card.json of `nuclens export`"
+        ) from error

@@ -1,0 +1,197 @@
+"""What the first bytes of a picture say, so that nothing is decoded blindly: size, resolution, turn, wholeness."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nuclens.core.errors import UnreadableImageError
+
+_PNG, _JPEG, _BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
+_PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the frame headers; the three between are other tables
+# In a scan a zero follows each 0xff that is data, and restart marks (0xd0 to 0xd7) belong to it.
+_JPEG_MARK = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_JPEG_2000, _JPEG_2000_BOXES = b"\xff\x4f\xff\x51", 4096  # a codestream starts so, within the boxes around it
+_ORIENTATION = 0x0112  # tag of Exif
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a picture says of itself.
+
+    Attributes:
+        format: png, jpeg, webp or bmp.
+        height: Rows as stored, before any turn.
+        width: Columns as stored.
+        pixel_um: Width and height of a pixel in micrometres, where stated.
+        orientation: Exif's number of the turn that sets the picture upright; 1 is none.
+    """
+
+    format: str
+    height: int
+    width: int
+    pixel_um: tuple[float, float] | None = None
+    orientation: int = 1
+
+
+def picture_header(data: bytes) -> Header:
+    """Header of a PNG, JPEG, WebP or BMP picture.
+
+    Raises:
+        UnreadableImageError: It is none of these, ends too early, or has colours that are not red, green and blue.
+
+    Source: PNG specification 3rd edition; ITU-T T.81 annex B; JFIF 1.02; WebP container specification;
+    BITMAPINFOHEADER of Windows.
+    """
+    try:
+        if data.startswith(_PNG):
+            return _png(data)
+        if data.startswith(_JPEG):
+            return _jpeg(data)
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return _webp(data)
+        if data.startswith(_BMP):
+            return _bmp(data)
+    except struct.error as error:
+        raise UnreadableImageError("ends inside its header; copy it again") from error
+    start = "it is empty" if not data else f"it begins with {data[:8]!r}"
+    raise UnreadableImageError(f"{start}; wanted a PNG, JPEG, WebP or BMP picture")
+
+
+def tile_size(data: bytes) -> tuple[int, int]:
+    """Height and width that the compressed tile of a TIFF claims for itself: JPEG, JPEG 2000 or WebP.
+
+    Raises:
+        UnreadableImageError: It is none of these.
+
+    Source: ITU-T T.800 annex A for the size marker of JPEG 2000.
+    """
+    try:
+        if data[:4] == b"RIFF":
+            header = _webp(data)
+            return header.height, header.width
+        for marker, body in _jpeg_segments(data) if data.startswith(_JPEG) else ():
+            if marker in _JPEG_SIZES:
+                _, height, width = struct.unpack_from(">BHH", body)
+                return height, width
+        if (start := data.find(_JPEG_2000, 0, _JPEG_2000_BOXES)) >= 0:
+            width, height = struct.unpack_from(">II", data, start + 8)
+            return height, width
+    except struct.error as error:
+        raise UnreadableImageError("holds a tile that ends inside its header; copy it again") from error
+    raise UnreadableImageError(f"holds a tile that begins with {data[:8]!r}; wanted JPEG, JPEG 2000 or WebP")
+
+
+def bare_png(data: bytes) -> bytes:
+    """A PNG without the chunks that its pixels do not need: libpng comments on faults in those on the terminal."""
+    return b"".join([_PNG, *(chunk for name, chunk in _png_chunks(data) if name in _PNG_PIXELS)])
+
+
+def _png(data: bytes) -> Header:
+    found: dict[bytes, memoryview] = {}
+    for name, chunk in _png_chunks(data):
+        found.setdefault(name, chunk[8:-4])
+    if b"IEND" not in found or b"IHDR" not in found:
+        raise UnreadableImageError("ends before its last chunk; copy it again")
+    width, height = struct.unpack_from(">II", found[b"IHDR"])
+    pixel_um = None
+    if b"pHYs" in found:
+        x, y, unit = struct.unpack_from(">IIB", found[b"pHYs"])
+        pixel_um = _micrometres(x, y, 1e6) if unit == 1 else None
+    return Header("png", height, width, pixel_um, _exif_orientation(bytes(found.get(b"eXIf", b""))))
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    view, place = memoryview(data), len(_PNG)
+    while place + 12 <= len(view):
+        length, name = struct.unpack_from(">I4s", view, place)
+        chunk = view[place : place + 12 + length]
+        if len(chunk) < 12 + length:
+            return
+        if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+            raise UnreadableImageError(f"is damaged: the checksum of its chunk {name!r} is wrong; copy it again")
+        yield name, chunk
+        place += 12 + length
+
+
+def _jpeg(data: bytes) -> Header:
+    height, width, pixel_um, orientation = None, 0, None, 1
+    for marker, body in _jpeg_segments(data):
+        if marker in _JPEG_SIZES and height is None:
+            _, height, width, channels = struct.unpack_from(">BHHB", body)
+            if channels not in (1, 3):
+                raise UnreadableImageError(f"JPEG of {channels} channels (CMYK?); wanted grey or RGB: save it as RGB")
+        elif marker == 0xE0 and body.startswith(b"JFIF\0"):
+            unit, x, y = struct.unpack_from(">BHH", body, 7)
+            pixel_um = _micrometres(x, y, {1: 25_400.0, 2: 10_000.0}[unit]) if unit in (1, 2) else None
+        elif marker == 0xE1 and body.startswith(b"Exif\0\0"):
+            orientation = _exif_orientation(body[6:])
+    if height is None:
+        raise UnreadableImageError("JPEG without a picture in it")
+    return Header("jpeg", height, width, pixel_um, orientation)
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker and body of every segment up to the end mark, which must be there: decoders fill the missing with grey."""
+    place = 2
+    while mark := _JPEG_MARK.search(data, place):
+        marker = data[mark.end() - 1]
+        if marker == 0xD9:
+            return
+        (length,) = struct.unpack_from(">H", data, mark.end())
+        yield marker, data[mark.end() + 2 : mark.end() + length]
+        place = mark.end() + length
+    raise UnreadableImageError("ends before its end mark; copy it again")
+
+
+def _webp(data: bytes) -> Header:
+    first = data[12:16]
+    if first == b"VP8X":
+        width, height = (1 + int.from_bytes(data[place : place + 3], "little") for place in (24, 27))
+    elif first == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    else:
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+    return Header("webp", height, width, None, _exif_orientation(_webp_exif(data)))
+
+
+def _webp_exif(data: bytes) -> bytes:
+    place = 12
+    while place + 8 <= len(data):
+        name, length = struct.unpack_from("<4sI", data, place)
+        if name == b"EXIF":
+            return data[place + 8 : place + 8 + length].removeprefix(b"Exif\0\0")
+        place += 8 + length + length % 2
+    return b""
+
+
+def _bmp(data: bytes) -> Header:
+    (start, _, width, height, _, bits, packing, _, x, y) = struct.unpack_from("<IIiiHHIIii", data, 10)
+    if packing != 0:
+        raise UnreadableImageError("is a packed BMP; wanted a plain one: save it as PNG")
+    # The decoder trusts the size: without this, it reads beyond the end of the file.
+    if start + abs(height) * ((abs(width) * bits + 31) // 32 * 4) > len(data):
+        raise UnreadableImageError(f"ends before the last of the {abs(height)} x {abs(width)} pixels it claims")
+    return Header("bmp", abs(height), abs(width), _micrometres(x, y, 1e6))
+
+
+def _micrometres(x: int, y: int, unit_um: float) -> tuple[float, float] | None:
+    return (unit_um / x, unit_um / y) if x > 0 and y > 0 else None
+
+
+def _exif_orientation(exif: bytes) -> int:
+    """Orientation in the first directory of Exif data; 1 where none is found that makes sense."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4], "")
+    try:
+        (place,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, place)
+        entries = [struct.unpack_from(f"{order}HHIH", exif, place + 2 + 12 * entry) for entry in range(count)]
+    except struct.error:
+        return 1
+    found = [value for tag, _, _, value in entries if tag == _ORIENTATION and 1 <= value <= 8]
+    return found[0] if order and found else 1

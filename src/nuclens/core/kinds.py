@@ -1,0 +1,72 @@
+"""Plug-ins by name: a module of a kind's folder that holds a `PLUGIN` is a plug-in of that name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
+
+from nuclens.core.errors import MissingExtraError, PluginClashError, UnknownPluginError
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[P]):
+    """A kind of plug-in; listing its names imports none of them.
+
+    Attributes:
+        package: Dotted name of the folder, and of the entry-point group for other packages.
+    """
+
+    package: str
+
+    def names(self) -> tuple[str, ...]:
+        """All names, sorted.
+
+        Raises:
+            PluginClashError: Another package offers a name that is taken.
+        """
+        return tuple(sorted(self._sources()))
+
+    def get(self, name: str) -> P:
+        """The plug-in of that name.
+
+        Raises:
+            UnknownPluginError: There is none; near names are listed.
+            MissingExtraError: It needs a package that is not installed.
+        """
+        sources = self._sources()
+        if name not in sources:
+            near = difflib.get_close_matches(name, sources, n=3) or sorted(sources)
+            kind = self.package.rpartition(".")[2]
+            raise UnknownPluginError(f"{kind}: no {name!r}; did you mean {', '.join(near)}?")
+        source = sources[name]
+        try:
+            module: Any = importlib.import_module(source) if isinstance(source, str) else source.load()
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("nuclens"):
+                raise
+            raise MissingExtraError(
+                f"{self.package}.{name} needs {error.name!r}, which is not installed; "
+                f"`pip install 'nuclens[train]'` brings everything that trains, `nuclens doctor` lists the rest"
+            ) from error
+        plugin: P = module.PLUGIN
+        return plugin
+
+    def _sources(self) -> dict[str, str | EntryPoint]:
+        folder = importlib.import_module(self.package)
+        found: dict[str, str | EntryPoint] = {
+            info.name: f"{self.package}.{info.name}" for info in pkgutil.iter_modules(folder.__path__)
+        }
+        for point in entry_points(group=self.package):
+            if point.name in found:
+                raise PluginClashError(
+                    f"{self.package}: {point.value} offers {point.name!r}, which {found[point.name]} already is; "
+                    f"uninstall one of the two"
+                )
+            found[point.name] = point
+        return found

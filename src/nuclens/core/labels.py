@@ -1,0 +1,109 @@
+"""Label maps: renumbering, areas, boundaries, and the one tidy form every nucleus is brought to."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int32, Int64, Integer
+
+from nuclens.core.contours import outlines, polygon_areas, rasterise, take_rings
+
+
+def relabel(labels: Int32[np.ndarray, "h w"], keep: Bool[np.ndarray, "n"]) -> Int32[np.ndarray, "h w"]:
+    """Labels without those that are not kept, numbered 1.. in the old order without gaps.
+
+    Args:
+        labels: 0 is background, nuclei are 1..n.
+        keep: Of label k at k - 1.
+
+    Example:
+        >>> relabel(np.array([[1, 2, 3]], np.int32), np.array([True, False, True]))
+        array([[1, 0, 2]], dtype=int32)
+    """
+    kept = np.concatenate([[False], keep])
+    kept_labels: Int32[np.ndarray, "h w"] = (np.cumsum(kept, dtype=np.int32) * kept)[labels]
+    return kept_labels
+
+
+def compact(labels: Integer[np.ndarray, "h w"]) -> tuple[Int32[np.ndarray, "h w"], Int64[np.ndarray, "n"]]:
+    """Labels 1..n of any ids but 0 in ascending order, and the old id of label k at k - 1.
+
+    Example:
+        >>> compact(np.array([[0, 90, 7]]))
+        (array([[0, 2, 1]], dtype=int32), array([ 7, 90]))
+    """
+    flat = labels.reshape(-1)
+    starts = np.flatnonzero(np.concatenate([np.ones(min(flat.size, 1), bool), flat[1:] != flat[:-1]]))
+    # Sorting one value per run of equal pixels instead of every pixel is ten times faster.
+    ids, rank = np.unique(flat[starts], return_inverse=True)
+    numbers = np.cumsum(ids != 0, dtype=np.int32) * (ids != 0)
+    lengths = np.diff(starts, append=flat.size)
+    return np.repeat(numbers[rank], lengths).reshape(labels.shape), ids[ids != 0].astype(np.int64)
+
+
+def areas(labels: Int32[np.ndarray, "h w"], n: int) -> Int64[np.ndarray, "{n}"]:
+    """Number of pixels of each of labels 1..n.
+
+    Example:
+        >>> areas(np.array([[1, 1, 3]], np.int32), n=3)
+        array([2, 0, 1])
+    """
+    return np.bincount(labels.reshape(-1), minlength=n + 1)[1:]
+
+
+def boundaries(labels: Int32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Where a pixel differs from one of its four neighbours: both sides of every outline, touching nuclei included.
+
+    Example:
+        >>> boundaries(np.array([[0, 0, 1, 1, 2, 2, 2]], np.int32)).astype(int)
+        array([[0, 1, 1, 1, 1, 0, 0]])
+    """
+    edge = np.zeros(labels.shape, bool)
+    for values, marks in (labels, edge), (labels.T, edge.T):
+        differs = values[1:] != values[:-1]
+        marks[1:] |= differs
+        marks[:-1] |= differs
+    return edge
+
+
+def tidy(labels: Int32[np.ndarray, "h w"], n: int) -> Int32[np.ndarray, "h w"]:
+    """Every label as one piece without holes, whose outline does not touch itself.
+
+    Kept is the 4-connected piece whose outline encloses most. A hole is what
+    is not 4-connected to the outside, so a bay that opens only at a pixel's
+    corner is filled too. A nucleus inside another's hole is swallowed and its
+    label vanishes; no label is renumbered.
+
+    Args:
+        labels: 0 is background, nuclei are 1..n.
+        n: Highest label there may be.
+
+    Example:
+        >>> tidy(np.array([[1, 1, 1], [1, 2, 1], [1, 1, 0]], np.int32), n=2)
+        array([[1, 1, 1],
+               [1, 1, 1],
+               [1, 1, 0]], dtype=int32)
+    """
+    vertices, offsets = outlines(labels, n)
+    filled = _paint(vertices, offsets, labels.shape)
+    if _meets_itself(vertices, offsets):
+        filled = _paint(*outlines(filled, n, diagonal=True), labels.shape)
+    return filled
+
+
+def _paint(
+    vertices: Float32[np.ndarray, "v 2"], offsets: Int64[np.ndarray, "ends"], shape: tuple[int, int]
+) -> Int32[np.ndarray, "h w"]:
+    """Labels of rings that are apart or nested; the outermost keeps its pixels."""
+    # Rasterising favours the first ring, and a ring is larger than all it encloses.
+    largest_first = np.argsort(-polygon_areas(vertices, offsets), kind="stable")
+    ids = np.append(0, largest_first + 1).astype(np.int32)
+    labels: Int32[np.ndarray, "h w"] = ids[rasterise(*take_rings(vertices, offsets, largest_first), shape)]
+    return labels
+
+
+def _meets_itself(vertices: Float32[np.ndarray, "v 2"], offsets: Int64[np.ndarray, "ends"]) -> bool:
+    """Whether any ring visits a corner twice."""
+    rings = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    rows, columns = vertices.astype(np.int64).T
+    corners = np.sort((rings * (rows.max(initial=0) + 1) + rows) * (columns.max(initial=0) + 1) + columns)
+    return bool((corners[1:] == corners[:-1]).any())

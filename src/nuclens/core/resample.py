@@ -1,0 +1,134 @@
+"""Pixels of the working grid, the same byte for a pixel whatever the tile it is read in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+
+from nuclens.core.errors import InputError
+from nuclens.core.slides import Slide
+from nuclens.core.tiling import Box, working_shape
+
+_BAND = 32  # output rows at a time, so that the work stays in the processor's cache
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taps:
+    """Along one axis, the input pixels each output pixel is a weighted sum of.
+
+    Attributes:
+        index: Input pixels, by their place in the image.
+        weight: Of each; they add up to one.
+    """
+
+    index: Int64[np.ndarray, "n taps"]
+    weight: Float32[np.ndarray, "n taps"]
+
+
+def read_working(slide: Slide, box: Box, scale: float) -> UInt8[np.ndarray, "h w 3"]:
+    """Read a box of the working grid; what lies beyond the image is its reflection.
+
+    Shrinking averages the area under a working pixel, enlarging is linear,
+    scale 1 copies. A working pixel is computed from its place in the one grid
+    of the image alone, so neighbouring tiles agree to the byte.
+
+    Args:
+        slide: Where the pixels come from.
+        box: In pixels of the working grid; it may reach beyond it on any side.
+        scale: Working pixels per slide pixel.
+
+    Raises:
+        InputError: The scale is not positive, or the image has no pixels to reflect.
+    """
+    shape = working_shape(slide.shape, scale)
+    if 0 in shape:
+        raise InputError(f"working grid: box {box} of an image of {slide.shape}; wanted an image with pixels")
+    if box[0] >= box[2] or box[1] >= box[3]:
+        return np.zeros((max(0, box[2] - box[0]), max(0, box[3] - box[1]), 3), np.uint8)
+    rows, columns = reflected(box[0], box[2], shape[0]), reflected(box[1], box[3], shape[1])
+    inner = (int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
+    pixels = _on_grid(slide, inner, scale)
+    if inner == box:
+        return pixels
+    return np.take(pixels[rows - inner[0]], columns - inner[1], axis=1)
+
+
+def reflected(start: int, stop: int, size: int) -> Int64[np.ndarray, "n"]:
+    """Places `start` to `stop` of an axis, mirrored into 0 to `size` without repeating the edge, however far."""
+    period = max(1, 2 * (size - 1))
+    place = np.arange(start, stop, dtype=np.int64) % period
+    return np.minimum(place, period - place) if size > 1 else np.zeros_like(place)
+
+
+def taps(start: int, stop: int, scale: float, size: int) -> Taps:
+    """Input pixels and weights of the output pixels `start` to `stop`.
+
+    Args:
+        start: First output pixel, counted from the origin of the image.
+        stop: End of the output pixels.
+        scale: Output pixels per input pixel.
+        size: Input pixels of the whole axis.
+
+    Source: area average below scale 1; above, linear between pixel centres, the edge pixel repeated.
+    """
+    place = np.arange(start, stop, dtype=np.float64)[:, None]
+    if scale < 1:
+        low, high = place / scale, np.minimum((place + 1) / scale, size)
+        index = np.floor(low) + np.arange(math.ceil(1 / scale) + 1)
+        weight = np.clip(np.minimum(high, index + 1) - np.maximum(low, index), 0, None)
+    else:
+        centre = (place + 0.5) / scale - 0.5
+        index = np.floor(centre) + np.arange(2)
+        weight = 1 - np.abs(centre - index)
+    weight /= weight.sum(axis=1, keepdims=True)
+    used = weight.any(axis=0)
+    return Taps(np.clip(index[:, used], 0, size - 1).astype(np.int64), weight[:, used].astype(np.float32))
+
+
+def _on_grid(slide: Slide, box: Box, scale: float) -> UInt8[np.ndarray, "h w 3"]:
+    if scale == 1:
+        return np.array(slide.read(box))
+    rows = taps(box[0], box[2], scale, slide.shape[0])
+    columns = taps(box[1], box[3], scale, slide.shape[1])
+    top, left = int(rows.index.min()), int(columns.index.min())
+    pixels = slide.read((top, left, int(rows.index.max()) + 1, int(columns.index.max()) + 1))
+    rows, columns = replace(rows, index=rows.index - top), replace(columns, index=columns.index - left)
+    return _resampled(pixels, rows, columns, rows_first=scale < 1)
+
+
+def _resampled(
+    pixels: UInt8[np.ndarray, "y x 3"], rows: Taps, columns: Taps, *, rows_first: bool
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Both passes, band by band; the column pass moves single pixels, so it belongs where there are fewer rows."""
+    result = np.empty((len(rows.index), len(columns.index), 3), np.uint8)
+    for start in range(0, len(result), _BAND):
+        index, weight = rows.index[start : start + _BAND], rows.weight[start : start + _BAND]
+        top = index.min()
+        band = pixels[top : index.max() + 1].astype(np.float32)
+        down = Taps(index - top, weight)
+        if rows_first:
+            band = _summed(_summed(band, down, 0), columns, 1)
+        else:
+            band = _summed(_summed(band, columns, 1), down, 0)
+        band += 0.5
+        result[start : start + _BAND] = band
+    return result
+
+
+def _summed(pixels: Float32[np.ndarray, "..."], taps: Taps, axis: int) -> Float32[np.ndarray, "..."]:
+    """Weighted sums along an axis.
+
+    Single multiplications and additions in a fixed order round the same way
+    everywhere; a matrix product would round by the place in the tile.
+    """
+    across = (-1, 1, 1) if axis == 0 else (1, -1, 1)
+    total = pixels.take(taps.index[:, 0], axis=axis)
+    total *= taps.weight[:, 0].reshape(across)
+    for tap in range(1, taps.index.shape[1]):
+        term = pixels.take(taps.index[:, tap], axis=axis)
+        term *= taps.weight[:, tap].reshape(across)
+        total += term
+    return total

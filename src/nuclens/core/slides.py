@@ -1,0 +1,186 @@
+"""Slides: pictures of any size behind one small interface, and how to open one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
+from nuclens.core.errors import InputError, UnreadableImageError
+from nuclens.core.kinds import Kind
+from nuclens.core.pixels import to_rgb8
+from nuclens.core.tiling import Box
+
+MAX_PIXELS = 1_000_000_000  # decoded at once; tiled files have no limit as a whole
+
+
+class Slide(Protocol):
+    """A picture that gives the pixels of any box; `read` may be called from several threads at once."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of level 0."""
+
+    @property
+    def mpp(self) -> float | None:
+        """Micrometres per level-0 pixel, or None where the file does not say."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file's bytes."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done to the picture that its owner may want to know."""
+
+    def read(self, box: Box) -> UInt8[np.ndarray, "h w 3"]:
+        """Pixels of a box of level 0, not to be written to.
+
+        Raises:
+            InputError: The box does not lie inside the slide.
+            UnreadableImageError: The file is damaged there.
+        """
+
+    def close(self) -> None:
+        """Let go of the file; may be called again."""
+
+
+class Reader(Protocol):
+    """What a reader's `PLUGIN` offers."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of the files it reads, lower case, with the dot."""
+
+    def open(self, path: Path) -> Slide:
+        """Open a file.
+
+        Raises:
+            UnreadableImageError: It is absent, damaged, too large or something else; the text begins with its path.
+        """
+
+
+READERS: Kind[Reader] = Kind("nuclens.readers")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArraySlide:
+    """A slide whose pixels are all in memory.
+
+    Attributes:
+        rgb: Pixels of level 0.
+        mpp: Micrometres per pixel, or None where unknown.
+        digest: SHA-256 of the file, or of the array there was instead.
+        notes: What was done to the picture.
+    """
+
+    rgb: UInt8[np.ndarray, "h w 3"]
+    mpp: float | None
+    digest: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.rgb.shape[0], self.rgb.shape[1]
+
+    def read(self, box: Box) -> UInt8[np.ndarray, "h w 3"]:
+        """Pixels of a box, as a view.
+
+        Raises:
+            InputError: The box does not lie inside the slide.
+        """
+        need_inside(box, self.shape)
+        return self.rgb[box[0] : box[2], box[1] : box[3]]
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def array_slide(array: Shaped[np.ndarray, "..."], mpp: float | None = None) -> ArraySlide:
+    """A slide of an array that `to_rgb8` understands; its digest covers shape and samples.
+
+    Raises:
+        ShapeError: The array has other axes.
+        InputError: It has other samples.
+    """
+    rgb, notes = to_rgb8(array)
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return ArraySlide(rgb, mpp, digest.hexdigest(), notes)
+
+
+def open_image(path: str | Path) -> Slide:
+    """Open a picture or slide with the reader that its suffix picks.
+
+    Raises:
+        UnreadableImageError: There is no such file or no such reader, or the file cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UnreadableImageError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; wanted a picture")
+    readers = [READERS.get(name) for name in READERS.names()]
+    for reader in readers:
+        if path.suffix.lower() in reader.suffixes:
+            return reader.open(path)
+    known = " ".join(sorted(suffix for reader in readers for suffix in reader.suffixes))
+    raise UnreadableImageError(f"{path}: no reader for {path.suffix or 'a name without suffix'}; wanted one of {known}")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file of any size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def need_inside(box: Box, shape: tuple[int, int]) -> None:
+    """Check that a box may be read.
+
+    Raises:
+        InputError: It does not lie inside a slide of that shape.
+    """
+    if not (0 <= box[0] <= box[2] <= shape[0] and 0 <= box[1] <= box[3] <= shape[1]):
+        raise InputError(f"slide of {shape}: box {box} does not lie inside it")
+
+
+def need_decodable(height: int, width: int) -> None:
+    """Check a size that a file claims, before memory is taken for it.
+
+    Raises:
+        UnreadableImageError: It is empty, or above the limit.
+    """
+    if height < 1 or width < 1:
+        raise UnreadableImageError(f"claims {height} x {width} pixels; wanted at least one")
+    if height * width > MAX_PIXELS:
+        raise UnreadableImageError(
+            f"claims {height} x {width} pixels; at most {MAX_PIXELS / 1e9:g} gigapixel is decoded at once, "
+            f"so save it as a tiled TIFF"
+        )
+
+
+@contextmanager
+def reading(path: Path, *damage: type[Exception]) -> Iterator[None]:
+    """Tell every failure to read a file in one line that begins with its path.
+
+    Args:
+        path: The file.
+        damage: What a decoder raises on bytes that make no sense.
+
+    Raises:
+        UnreadableImageError: In place of these, of missing rights and of itself without a path.
+    """
+    try:
+        yield
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"{path}: {error}") from error
+    except OSError as error:
+        raise UnreadableImageError(f"{path}: {error.strerror or error}") from error
+    except damage as error:
+        line = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImageError(f"{path}: damaged, or not what its name says ({line:.120})") from error

@@ -1,0 +1,1 @@
+"""Encodings (labels to targets and back), one file each."""

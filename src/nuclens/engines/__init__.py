@@ -1,0 +1,1 @@
+"""Runtimes of exported models, one file each."""

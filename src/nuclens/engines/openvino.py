@@ -1,0 +1,106 @@
+"""Engine `openvino`: runs an exported graph on a CPU, 8-bit pixels in, 8-bit heads out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from jaxtyping import UInt8
+from openvino import opset13 as ops
+
+from nuclens.core.errors import CheckpointError
+from nuclens.core.heads import Head, RawHeads
+from nuclens.core.models import GRAPH, Model
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVinoOptions:
+    """How the graph is run.
+
+    Attributes:
+        threads: Of the engine; 0 means all cores. The result does not depend on it.
+    """
+
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVinoRunner:
+    """A compiled model.
+
+    Attributes:
+        request: The engine's handle; one tile at a time.
+        heads: Names and meaning of the outputs.
+    """
+
+    request: Any
+    heads: tuple[Head, ...]
+
+    def run(self, rgb: UInt8[np.ndarray, "h w 3"]) -> RawHeads:
+        """Heads of one tile as integers; its sides are multiples of the model's stride."""
+        results = self.request.infer([rgb[None]], share_inputs=True)
+        return {head.name: np.array(result[0]) for head, result in zip(self.heads, results.values(), strict=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVinoEngine:
+    """Compiles models for this machine's CPU."""
+
+    options: type[OpenVinoOptions] = OpenVinoOptions
+
+    @property
+    def version(self) -> str:
+        """Name and version, as plans hold them."""
+        return f"openvino {ov.__version__.split('-')[0]}"
+
+    def load(self, model: Model, options: OpenVinoOptions) -> OpenVinoRunner:
+        """Compile a model.
+
+        Raises:
+            CheckpointError: The graph cannot be read, or does not fit its card.
+        """
+        core = ov.Core()
+        path = model.folder / GRAPH
+        try:
+            graph = core.read_model(path)
+        except RuntimeError as error:
+            raise CheckpointError(f"{path}: cannot be read by OpenVINO; export the model again") from error
+        names = {name: output for output in graph.outputs for name in output.get_names()}
+        missing = [head.name for head in model.card.heads if head.name not in names]
+        if missing:
+            raise CheckpointError(f"{path}: no output {', '.join(missing)}; graph and card are of different exports")
+        integers = _with_integers(graph, model, names)
+        settings = {
+            # Precision is part of the plan: without the hint OpenVINO takes bfloat16 where the CPU has it.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": options.threads,
+        }
+        compiled = core.compile_model(integers, "CPU", settings)
+        return OpenVinoRunner(compiled.create_infer_request(), model.card.heads)
+
+
+def _with_integers(graph: Any, model: Model, names: dict[str, Any]) -> Any:
+    """The graph with 8-bit pixels as input and 8-bit heads as outputs; rounding happens inside the engine."""
+    outputs = [_rounded(names[head.name], head) for head in model.card.heads]
+    whole = ov.Model(outputs, graph.get_parameters(), "nuclens")
+    steps = ov.preprocess.PrePostProcessor(whole)
+    source = steps.input()
+    source.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    source.model().set_layout(ov.Layout("NCHW"))
+    preprocessing = model.card.preprocessing
+    source.preprocess().convert_element_type(ov.Type.f32)
+    source.preprocess().mean(list(preprocessing.mean)).scale(list(preprocessing.std))
+    return steps.build()
+
+
+def _rounded(output: Any, head: Head) -> Any:
+    low, high, kind = (-127.0, 127.0, ov.Type.i8) if head.signed else (0.0, 255.0, ov.Type.u8)
+    value = output.get_node().input_value(0)  # what goes into the graph's result
+    scaled = ops.multiply(value, ops.constant(np.float32(head.scale)))
+    return ops.convert(ops.clamp(ops.round(scaled, "half_to_even"), low, high), kind)
+
+
+PLUGIN = OpenVinoEngine()

@@ -1,0 +1,1 @@
+"""Result formats, written and read, one file each."""

@@ -1,0 +1,295 @@
+"""GeoJSON as QuPath reads and writes it: outlines to drag into a viewer, and annotations to bring back."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import orjson
+import shapely
+from jaxtyping import Bool, Float32, Int32, Int64, Shaped
+
+from nuclens.core.contours import ring_offsets
+from nuclens.core.errors import DataError, InputError
+from nuclens.core.features import Nucleus, features_of, object_type, parse_nucleus
+from nuclens.core.files import need_file, replacing
+from nuclens.core.qupath import breaches, importable, snapped
+from nuclens.core.records import (
+    Header,
+    closed_rings,
+    from_outlines,
+    header_of,
+    id_bytes,
+    id_texts,
+    named_schema,
+    need_free_names,
+    need_outlines,
+    parse_header,
+)
+from nuclens.core.schema import ClassSchema
+from nuclens.core.types import Instances, concatenate
+
+_log = logging.getLogger(__name__)
+
+SCORE = "Detection probability"
+PROBABILITY = "Class probability: "
+MAX_BYTES = 1 << 32  # parsed, a file takes ten times its size in memory
+_ROWS = 10_000  # turned into text at a time
+
+
+@dataclass(frozen=True, slots=True)
+class GeoJson:
+    """A FeatureCollection of detections that QuPath opens as it is, one line per nucleus.
+
+    Coordinates are (x, y) pixels of the frame. What QuPath has no place for
+    stands in `nuclens` before the features, and as `anchor` in each; other
+    programs ignore both. A number that is not finite is left out, since JSON
+    has none, and comes back as NaN.
+
+    Source: RFC 7946; for what QuPath asks, `nuclens.core.qupath`.
+    """
+
+    suffix: ClassVar[str] = ".geojson"
+    lost: ClassVar[tuple[str, ...]] = ()
+
+    def write(self, path: Path, instances: Instances) -> None:
+        """Write all nuclei, in their order.
+
+        An outline that would stop QuPath's import is replaced by its largest
+        valid part, or left out if nothing remains; the log says how many were.
+
+        Raises:
+            InputError: A nucleus has no outline, or a type or measurement a name that QuPath cannot have.
+            OutputError: The file cannot be written.
+        """
+        need_outlines(path, instances)
+        need_free_names(path, instances, [SCORE, *(PROBABILITY + name for name in instances.schema.names)])
+        classes = _classifications(path, instances.schema)
+        drawable = _drawable(path, instances)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            file.write(
+                b'{"type":"FeatureCollection","nuclens":' + orjson.dumps(header_of(instances)) + b',"features":['
+            )
+            for number, line in enumerate(_lines(drawable, classes)):
+                file.write(b",\n" if number else b"\n")
+                file.write(line)
+            file.write(b"\n]}\n")
+
+    def read(self, path: Path) -> Instances:
+        """Read a file of ours, or what QuPath exports.
+
+        Detections and cells (the nucleus of each) are nuclei; where there are
+        none, annotations are. Of a nucleus in several parts the largest is
+        taken, of each the outer ring. Without word on it, a class or a score
+        is certain.
+
+        Raises:
+            DataError: It is no GeoJSON, or a nucleus in it is no polygon.
+        """
+        document, _ = _load(path)
+        ours = isinstance(document, dict) and "nuclens" in document
+        header = parse_header(path, document["nuclens"]) if ours else None
+        return _instances(path, _nuclei(path, document), header)
+
+
+PLUGIN = GeoJson()
+
+
+def check(path: Path) -> list[str]:
+    """Every rule of QuPath's importer that a file breaks, with the number of the feature; empty where it will open.
+
+    Raises:
+        DataError: It is no JSON at all.
+    """
+    document, plain = _load(path)
+    found = breaches(document)
+    return found if plain else ["file: not plain JSON: a byte order mark, or NaN or Infinity without quotes", *found]
+
+
+def _classifications(path: Path, schema: ClassSchema) -> list[dict[str, Any]]:
+    """What stands under `properties` for each type id; nothing for 0."""
+    classes: list[dict[str, Any]] = [{}]
+    for kind in schema.types:
+        names = kind.name.split(": ")  # QuPath's spelling of a class within a class
+        if any(not name.strip() or set(name) & set(":\r\n") for name in names):
+            raise InputError(
+                f"{path}: QuPath has no class called {kind.name!r} (blank, colon or line break); rename it"
+            )
+        named = {"name": kind.name} if len(names) == 1 else {"names": names}
+        classes.append({"classification": {**named, "color": list(kind.color)}})
+    return classes
+
+
+def _drawable(path: Path, instances: Instances) -> Instances:
+    """The nuclei with outlines that QuPath imports."""
+    good = _importable(instances)
+    if good.all():
+        return instances
+    fixed = _repaired(instances[~good])
+    kept = np.diff(fixed.offsets) >= 3
+    kept[kept] = _importable(fixed[kept])
+    order = np.argsort(np.concatenate([np.flatnonzero(good), np.flatnonzero(~good)[kept]]))
+    _log.warning("%s: %d outlines were invalid: %d repaired, %d left out", path, len(fixed), kept.sum(), (~kept).sum())
+    return concatenate([instances[good], fixed[kept]])[order]
+
+
+def _importable(instances: Instances) -> Bool[np.ndarray, "n"]:
+    good = np.empty(len(instances), bool)
+    for start in range(0, len(instances), _ROWS):
+        part = slice(start, start + _ROWS)
+        good[part] = importable(_polygons(instances[part]))
+    return good
+
+
+def _polygons(instances: Instances) -> Shaped[np.ndarray, "n"]:
+    rows = np.repeat(np.arange(len(instances)), np.diff(instances.offsets))
+    polygons: Shaped[np.ndarray, "n"] = shapely.polygons(
+        shapely.linearrings(instances.vertices.astype(np.float64), indices=rows)
+    )
+    return polygons
+
+
+def _repaired(instances: Instances) -> Instances:
+    """The largest part of every outline, on QuPath's grid; without corners where there is none."""
+    rings = [np.zeros((0, 2), np.float32)] * len(instances)
+    for row, shape in enumerate(shapely.set_precision(shapely.make_valid(_polygons(instances)), 0.01)):
+        # Twice, for a collection may hold a MultiPolygon.
+        parts = [part for part in shapely.get_parts(shapely.get_parts(shape)) if part.geom_type == "Polygon"]
+        if parts:
+            largest = max(parts, key=shapely.area)
+            rings[row] = snapped(shapely.get_coordinates(largest.exterior)[:-1]).astype(np.float32)
+    return replace(instances, vertices=np.concatenate(rings), offsets=_ends(rings))
+
+
+def _ends(rings: list[Float32[np.ndarray, "_ 2"]]) -> Int64[np.ndarray, "ends"]:
+    return ring_offsets(np.array([len(ring) for ring in rings], np.int64))
+
+
+def _lines(instances: Instances, classes: list[dict[str, Any]]) -> Iterator[bytes]:
+    """Every nucleus as one feature."""
+    names = [SCORE, *(PROBABILITY + name for name in instances.schema.names), *instances.measurements]
+    for start in range(0, len(instances), _ROWS):
+        part = instances[start : start + _ROWS]
+        numbers = np.column_stack([part.scores, part.probabilities, *part.measurements.values()])
+        known = np.isfinite(numbers).tolist()
+        ids, rings, anchors = id_texts(part.ids), _rings(part), part.anchors[:, ::-1].tolist()
+        for k, kind in enumerate(part.types.tolist()):
+            measured = {name: value for name, value, fine in zip(names, numbers[k], known[k], strict=True) if fine}
+            feature = {
+                "type": "Feature",
+                "id": ids[k],
+                "geometry": {"type": "Polygon", "coordinates": [rings[k]]},
+                "properties": {"objectType": "detection", **classes[kind], "measurements": measured},
+                "anchor": anchors[k],
+            }
+            yield orjson.dumps(feature, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _rings(instances: Instances) -> list[Shaped[np.ndarray, "p 2"]]:
+    """What stands under `coordinates`: whole numbers where all are whole."""
+    points, begins = closed_rings(instances.vertices, instances.offsets)
+    whole = points.astype(np.int64)
+    return np.split(whole if (whole == points).all() else points, begins[1:-1])
+
+
+def _load(path: Path) -> tuple[Any, bool]:
+    """The parsed file, and whether it was plain JSON: QuPath's own exports may hold a bare NaN."""
+    need_file(path)
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise DataError(f"{path}: {size:,} bytes; at most {MAX_BYTES:,} are read: split it, or use .parquet")
+    try:
+        content = path.read_bytes()
+        try:
+            return orjson.loads(content), True
+        except orjson.JSONDecodeError:
+            return json.loads(content.decode("utf-8-sig")), False
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: no JSON that can be read ({error}); export it again") from error
+
+
+def _nuclei(path: Path, document: Any) -> list[Nucleus]:
+    """The nuclei of a file: detections and cells, or else annotations."""
+    try:
+        features = list(features_of(document))
+    except ValueError as error:
+        raise DataError(f"{path}: no GeoJSON: {error}") from error
+    kinds = [object_type(feature) for _, feature in features]
+    wanted = {"detection", "cell"} if {"detection", "cell"} & set(kinds) else {"annotation"}
+    nuclei = []
+    for (place, feature), kind in zip(features, kinds, strict=True):
+        if kind in wanted:
+            try:
+                nuclei.append(parse_nucleus(feature))
+            except ValueError as error:
+                raise DataError(
+                    f"{path}: {place} is no nucleus ({error}); wanted a polygon: repair or drop it"
+                ) from error
+    if len(nuclei) < len(features):
+        _log.info("%s: %d of %d objects are no nuclei: not read", path, len(features) - len(nuclei), len(features))
+    return nuclei
+
+
+def _instances(path: Path, nuclei: list[Nucleus], header: Header | None) -> Instances:
+    """The nuclei as rows; what a file of ours leaves out is NaN, what a foreign one leaves out is certain."""
+    named = dict.fromkeys(name for nucleus in nuclei for name in nucleus.numbers)
+    schema = _schema(
+        path, nuclei, header, [name.removeprefix(PROBABILITY) for name in named if name.startswith(PROBABILITY)]
+    )
+    rings = [nucleus.outline for nucleus in nuclei]
+    plain = from_outlines(schema, np.concatenate([np.zeros((0, 2), np.float32), *rings]), _ends(rings))
+    number = {name: k + 1 for k, name in enumerate(schema.names)}
+    types = np.array([number.get(nucleus.name or "", 0) for nucleus in nuclei], np.uint8)
+    unknown = np.full(len(nuclei), np.nan, np.float32)
+    probabilities = [
+        _column(nuclei, PROBABILITY + name, unknown if header else (types == k).astype(np.float32))
+        for name, k in number.items()
+    ]
+    own = {SCORE, *(PROBABILITY + name for name in number)}
+    ids = id_bytes([nucleus.id for nucleus in nuclei])
+    return replace(
+        plain,
+        frame=header.frame if header else plain.frame,
+        ids=plain.ids if ids is None else ids,
+        anchors=_anchors(nuclei, plain.anchors),
+        types=types,
+        scores=_column(nuclei, SCORE, unknown if header else plain.scores),
+        probabilities=np.stack(probabilities, axis=1) if probabilities else plain.probabilities,
+        measurements={
+            name: _column(nuclei, name, unknown)
+            for name in (header.measurements if header else named)
+            if name not in own
+        },
+        metadata=header.metadata if header else {},
+    )
+
+
+def _schema(path: Path, nuclei: list[Nucleus], header: Header | None, measured: list[str]) -> ClassSchema:
+    """The file's own table of types, or one of the classes that occur or have a probability."""
+    colors = {nucleus.name: nucleus.color for nucleus in nuclei if nucleus.name and nucleus.color}
+    found = {nucleus.name for nucleus in nuclei if nucleus.name}
+    known = header.schema if header else ClassSchema()
+    if header and found <= set(known.names):
+        return known
+    colors |= {kind.name: kind.color for kind in known.types}
+    return named_schema(path, list(dict.fromkeys([*known.names, *measured, *sorted(found)])), colors)
+
+
+def _column(nuclei: list[Nucleus], name: str, unsaid: Float32[np.ndarray, "n"]) -> Float32[np.ndarray, "n"]:
+    values = [nucleus.numbers.get(name, other) for nucleus, other in zip(nuclei, unsaid.tolist(), strict=True)]
+    with np.errstate(over="ignore"):  # beyond float32 is infinite
+        return np.array(values, np.float64).astype(np.float32)
+
+
+def _anchors(nuclei: list[Nucleus], unsaid: Int32[np.ndarray, "n 2"]) -> Int32[np.ndarray, "n 2"]:
+    """The anchors of a file of ours; where one lacks, those made from outlines."""
+    try:
+        points = np.array([nucleus.anchor for nucleus in nuclei], np.int32).reshape(len(nuclei), 2)
+    except (TypeError, ValueError, OverflowError):
+        return unsaid
+    return points[:, ::-1]

@@ -1,0 +1,283 @@
+"""GeoParquet 1.1: the result itself, a table with outlines that GeoPandas, DuckDB, Polars and QGIS open."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+
+from nuclens.core.contours import ring_offsets
+from nuclens.core.errors import DataError
+from nuclens.core.files import need_file, replacing
+from nuclens.core.records import (
+    closed_rings,
+    from_outlines,
+    header_of,
+    id_bytes,
+    id_texts,
+    named_schema,
+    need_free_names,
+    need_known_types,
+    need_outlines,
+    parse_header,
+)
+from nuclens.core.types import Instances
+
+ROWS = 65_536  # per row group
+
+# Well-known binary of a polygon: little-endian, type 3, one ring; its number of points and then x, y, x, y, ... follow.
+_POLYGON = np.frombuffer(struct.pack("<BII", 1, 3, 1), np.uint8)
+_HEAD = len(_POLYGON) + 4
+_POINT = 16
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_Rings = tuple[Float32[np.ndarray, "v 2"], Int64[np.ndarray, "ends"]]
+
+
+@dataclass(frozen=True, slots=True)
+class GeoParquet:
+    """Every column of a result, outlines as polygons in (x, y) pixels of the frame; nothing is lost.
+
+    What is written depends on the nuclei alone: the same ones give the same
+    bytes. Of files from elsewhere the outer ring is read (of the largest part,
+    if a nucleus has several), and `id` and `type_name` where they are there.
+
+    Source: GeoParquet 1.1.0; OGC 06-103r4, 8.2, for the binary.
+    """
+
+    suffix: ClassVar[str] = ".parquet"
+    lost: ClassVar[tuple[str, ...]] = ()
+
+    def write(self, path: Path, instances: Instances) -> None:
+        """Write all nuclei, in their order.
+
+        Raises:
+            InputError: A nucleus has no outline, or a measurement the name of another column.
+            OutputError: The file cannot be written.
+        """
+        need_outlines(path, instances)
+        need_free_names(path, instances, _columns(replace(instances[:0], measurements={})))
+        schema = _table(instances[:0]).schema.with_metadata(_metadata(instances))
+        with (
+            replacing(path) as temporary,
+            pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=["type_name"]) as writer,
+        ):
+            for start in range(0, len(instances), ROWS):
+                writer.write_table(_table(instances[start : start + ROWS]), row_group_size=ROWS)
+
+    def read(self, path: Path) -> Instances:
+        """Read a result, or the polygons of any GeoParquet file.
+
+        Raises:
+            DataError: It is no GeoParquet file, or has rows without a polygon.
+        """
+        need_file(path)
+        try:
+            table = pq.read_table(path)
+            metadata = table.schema.metadata or {}
+            geometry = table[_geometry_name(path, metadata)]
+            rings = _rings(path, geometry)
+            if b"nuclens" in metadata:
+                return _ours(path, table, rings, json.loads(metadata[b"nuclens"]))
+            return _foreign(path, table, rings)
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+            raise DataError(
+                f"{path}: no GeoParquet file that can be read ({_line(error)}); make it anew, or copy it again"
+            ) from error
+
+
+PLUGIN = GeoParquet()
+
+
+def _metadata(instances: Instances) -> dict[str, str]:
+    """The file's own metadata: `geo` as the specification wants it, and `nuclens`."""
+    geometry: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": ["Polygon"],
+        "crs": None,  # without it, pixels would be read as longitude and latitude
+        "edges": "planar",
+        "covering": {"bbox": {side: ["bbox", side] for side in _SIDES}},
+    }
+    if len(instances):
+        y, x = instances.vertices.T
+        geometry["bbox"] = [float(side) for side in (x.min(), y.min(), x.max(), y.max())]
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
+    return {"geo": json.dumps(geo), "nuclens": json.dumps(header_of(instances), ensure_ascii=False)}
+
+
+def _table(instances: Instances) -> Any:
+    return pa.table(_columns(instances))
+
+
+def _columns(instances: Instances) -> dict[str, Any]:
+    """All columns, by name, in the order of the file."""
+    types, schema, mpp = instances.types, instances.schema, instances.frame.mpp
+    untyped = types == 0
+    names = pa.array(schema.names, pa.string())
+    place = np.maximum(types, 1)[:, None].astype(np.int64) - 1
+    own = np.take_along_axis(instances.probabilities, place, axis=1)[:, 0] if schema.types else instances.scores
+    columns = {
+        "id": pa.array(id_texts(instances.ids), pa.string()),
+        "geometry": _polygons(instances.vertices, instances.offsets),
+        "bbox": pa.StructArray.from_arrays(list(instances.boxes[:, [1, 0, 3, 2]].T.copy()), _SIDES),
+        "type": types,
+        "type_name": pa.DictionaryArray.from_arrays(pa.array(types.astype(np.int16) - 1, mask=untyped), names),
+        "type_probability": pa.array(own, mask=untyped),
+        "score": instances.scores,
+        **{f"probability: {name}": instances.probabilities[:, k] for k, name in enumerate(schema.names)},
+        "anchor_row": instances.anchors[:, 0],
+        "anchor_col": instances.anchors[:, 1],
+        "centroid_x": instances.centroids[:, 1],
+        "centroid_y": instances.centroids[:, 0],
+    }
+    if mpp is not None:
+        columns |= {"centroid_x_um": columns["centroid_x"] * mpp, "centroid_y_um": columns["centroid_y"] * mpp}
+    return columns | instances.measurements
+
+
+def _polygons(vertices: Float32[np.ndarray, "v 2"], offsets: Int64[np.ndarray, "ends"]) -> Any:
+    """All outlines in well-known binary, laid out in one buffer without a loop."""
+    points, begins = closed_rings(vertices, offsets)
+    counts = np.diff(begins)
+    heads = np.empty((len(counts), _HEAD), np.uint8)
+    heads[:, : len(_POLYGON)] = _POLYGON
+    heads[:, len(_POLYGON) :] = counts.astype("<u4").view(np.uint8).reshape(-1, 4)
+
+    starts = ring_offsets(_HEAD + _POINT * counts)
+    packed = np.empty(starts[-1], np.uint8)
+    is_head = _head_bytes(starts)
+    packed[is_head] = heads.reshape(-1)
+    packed[~is_head] = points.astype("<f8").reshape(-1).view(np.uint8)
+    buffers = [None, pa.py_buffer(starts), pa.py_buffer(packed)]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(counts), buffers)
+
+
+def _head_bytes(starts: Int64[np.ndarray, "ends"]) -> Bool[np.ndarray, "bytes"]:
+    """Which bytes of a buffer of polygons are not coordinates."""
+    is_head = np.zeros(starts[-1], bool)
+    is_head[starts[:-1, None] + np.arange(_HEAD)] = True
+    return is_head
+
+
+def _geometry_name(path: Path, metadata: dict[bytes, bytes]) -> str:
+    if b"geo" not in metadata:
+        raise DataError(f"{path}: a Parquet file without outlines (no `geo` metadata); wanted GeoParquet")
+    geo = json.loads(metadata[b"geo"])
+    name = str(geo["primary_column"])
+    encoding = geo["columns"][name]["encoding"]
+    if encoding != "WKB":
+        raise DataError(
+            f"{path}: outlines are encoded as {encoding!r}; wanted 'WKB': write the file with that encoding"
+        )
+    return name
+
+
+def _rings(path: Path, geometry: Any) -> _Rings:
+    """Outer rings as (row, column), not closed."""
+    if geometry.null_count:
+        raise DataError(f"{path}: {geometry.null_count} of {len(geometry)} rows have no polygon; drop them")
+    parts = [_plain_rings(chunk) or _any_rings(path, chunk) for chunk in _chunks(geometry)]
+    closed = np.concatenate([np.zeros((0, 2)), *(points for points, _ in parts)])
+    lengths = np.concatenate([np.zeros(0, np.int64), *(counts for _, counts in parts)])
+    vertices = np.delete(closed, np.cumsum(lengths) - 1, axis=0)[:, ::-1].astype(np.float32, order="C")
+    if not np.isfinite(vertices).all():
+        raise DataError(f"{path}: a polygon has a corner that is no finite number; repair the file where it was made")
+    return vertices, ring_offsets(lengths - 1)
+
+
+def _chunks(geometry: Any) -> Iterator[Any]:
+    for chunk in geometry.cast(pa.large_binary()).chunks:
+        if len(chunk):
+            yield chunk
+
+
+def _plain_rings(chunk: Any) -> tuple[Float64[np.ndarray, "p 2"], Int64[np.ndarray, "n"]] | None:
+    """Points and their number per polygon, where all are little-endian polygons of one ring, as ours are."""
+    _, places, content = chunk.buffers()
+    starts = np.frombuffer(places, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+    packed = np.frombuffer(content, np.uint8)[starts[0] : starts[-1]]
+    starts = starts - starts[0]
+    points, rest = np.divmod(np.diff(starts) - _HEAD, _POINT)
+    if rest.any() or (points < 4).any():
+        return None
+    is_head = _head_bytes(starts)
+    heads = packed[is_head].reshape(-1, _HEAD)
+    counts = np.ascontiguousarray(heads[:, len(_POLYGON) :]).view("<u4")[:, 0]
+    if (heads[:, : len(_POLYGON)] != _POLYGON).any() or (counts != points).any():
+        return None
+    return packed[~is_head].view("<f8").reshape(-1, 2), points
+
+
+def _any_rings(path: Path, chunk: Any) -> tuple[Float64[np.ndarray, "p 2"], Int64[np.ndarray, "n"]]:
+    """The same of any polygons, the largest part of each."""
+    try:
+        geometries = shapely.from_wkb(chunk.to_numpy(zero_copy_only=False))
+    except shapely.errors.ShapelyError as error:
+        raise DataError(f"{path}: a polygon is damaged ({_line(error)}); copy the file again") from error
+    parts, rows = shapely.get_parts(geometries, return_index=True)
+    areas = shapely.area(parts)
+    # With the largest last, it is the one that stays.
+    by_size = np.argsort(areas, kind="stable")
+    largest = np.empty(len(geometries), object)
+    largest[rows[by_size]] = parts[by_size]
+    rings = shapely.get_exterior_ring(largest)
+    if not (shapely.get_num_points(rings) >= 4).all():
+        kinds = {geometry.geom_type for geometry in geometries} - {"Polygon", "MultiPolygon"}
+        raise DataError(f"{path}: rows with {', '.join(sorted(kinds)) or 'empty polygons'}; wanted polygons: drop them")
+    return shapely.get_coordinates(rings), shapely.get_num_points(rings).astype(np.int64)
+
+
+def _ours(path: Path, table: Any, rings: _Rings, fields: Any) -> Instances:
+    header = parse_header(path, fields)
+    schema = header.schema
+    ids = id_bytes(table["id"].to_pylist())
+    if ids is None:
+        raise DataError(f"{path}: the ids are not one UUID for each nucleus; leave the column as it was written")
+    types = _stack(table, ["type"], pa.uint8())[:, 0]
+    need_known_types(path, types, schema)
+    return replace(
+        from_outlines(schema, *rings),
+        frame=header.frame,
+        ids=ids,
+        anchors=_stack(table, ["anchor_row", "anchor_col"], pa.int32()),
+        types=types,
+        scores=_stack(table, ["score"], pa.float32())[:, 0],
+        probabilities=_stack(table, [f"probability: {name}" for name in schema.names], pa.float32()),
+        centroids=_stack(table, ["centroid_y", "centroid_x"], pa.float64()),
+        measurements={name: _stack(table, [name], pa.float32())[:, 0] for name in header.measurements},
+        metadata=header.metadata,
+    )
+
+
+def _stack(table: Any, names: list[str], kind: Any) -> Any:
+    """Columns beside each other; a null is NaN among floats and an error among whole numbers."""
+    stacked = np.empty((len(table), len(names)), kind.to_pandas_dtype())
+    for k, name in enumerate(names):
+        column = table[name].cast(kind)
+        if column.null_count and pa.types.is_integer(kind):
+            raise ValueError(f"column {name!r} has nulls")
+        stacked[:, k] = column.to_numpy()
+    return stacked
+
+
+def _foreign(path: Path, table: Any, rings: _Rings) -> Instances:
+    named = table["type_name"].to_pylist() if "type_name" in table.column_names else [None] * len(table)
+    names = sorted({str(name) for name in named if name is not None})
+    number = {name: k + 1 for k, name in enumerate(names)}
+    types: UInt8[np.ndarray, "n"] = np.array([0 if name is None else number[str(name)] for name in named], np.uint8)
+    nuclei = from_outlines(named_schema(path, names), *rings)
+    ids = id_bytes(table["id"].to_pylist()) if "id" in table.column_names else None
+    certain = (types[:, None] == np.arange(1, len(names) + 1)).astype(np.float32)
+    return replace(nuclei, types=types, probabilities=certain, ids=nuclei.ids if ids is None else ids)
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,1 @@
+"""Scores of instance maps, one file each."""

@@ -1,0 +1,1 @@
+"""Image readers, one file each."""

@@ -1,0 +1,256 @@
+"""TIFF, BigTIFF and OME-TIFF, decoded tile by tile as boxes are read."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+from jaxtyping import Shaped, UInt8
+
+from nuclens.core.errors import UnreadableImageError
+from nuclens.core.headers import tile_size
+from nuclens.core.pixels import plausible_mpp, sample_bits, to_rgb8
+from nuclens.core.slides import file_digest, need_decodable, need_inside, reading
+from nuclens.core.tiling import Box
+
+# Its complaints reach the user as our errors; without a handler Python would print them besides.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+# What tifffile and its codecs were seen to raise on damaged bytes.
+_DAMAGE = (
+    tifffile.TiffFileError,
+    struct.error,
+    ElementTree.ParseError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+_CHANNELS = {"YX": (1,), "YXS": (1, 3, 4), "SYX": (3, 4), "CYX": (3,)}
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
+# Compressions by TIFF's numbers: as it is, LZW, deflate twice, PackBits, LZMA, ZSTD twice.
+_PLAIN = (1, 5, 8, 32946, 32773, 34925, 50000, 34926)
+_JPEG = (7, 33007)  # their decoder turns YCbCr into RGB
+_PICTURES = (*_JPEG, 33005, 34712, 50001, 34927)  # and JPEG 2000 and WebP: tiles with a size of their own
+_XML_ENTITIES = re.compile("<!(DOCTYPE|ENTITY)")
+_APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([\d.]+)")
+_IMAGEJ_UNIT = re.compile(r"^unit=(\S+)$", re.MULTILINE)
+_UNIT_UM = {"m": 1e6, "cm": 1e4, "mm": 1e3, "nm": 1e-3, "inch": 25_400.0} | dict.fromkeys(
+    ("µm", "μm", "um", "micron", "microns", r"\u00B5m"), 1.0
+)
+_RESOLUTION_UNITS = {2: "inch", 3: "cm"}
+
+
+class TiffSlide:
+    """The largest picture of a TIFF; `read` decodes only the tiles or strips that the box touches.
+
+    Attributes:
+        shape: Height and width of level 0.
+        mpp: From OME, Aperio or ImageJ metadata, else from the resolution tags where they are a microscope's.
+        digest: SHA-256 of the file.
+        notes: What is done to the pixels.
+    """
+
+    def __init__(self, path: Path, file: tifffile.TiffFile, digest: str) -> None:
+        """Check what the file claims and decode its first pixel.
+
+        Raises:
+            UnreadableImageError: It holds no picture that can be read; the text lacks the path.
+        """
+        self._path, self._file, self.digest = path, file, digest
+        if _XML_ENTITIES.search(file.pages.first.description):
+            raise UnreadableImageError("its metadata define XML entities, which no microscope writes; not opened")
+        _need_all_pages(file)
+        series = max(file.series, key=lambda series: series.keyframe.imagelength * series.keyframe.imagewidth)
+        self._level = _Level(series.levels[0])
+        self.shape = self._level.shape
+        # The coarsest level decides for the whole slide, so that all its tiles are scaled alike.
+        self._bits = sample_bits(_Level(series.levels[-1]).brightest()) if series.dtype == np.uint16 else 8
+        stated = _pixel_um(series.keyframe)
+        self.mpp, mpp_notes = plausible_mpp(*stated) if stated else (None, ())
+        self.notes = (*self._rgb((0, 0, 1, 1))[1], *mpp_notes)
+
+    def read(self, box: Box) -> UInt8[np.ndarray, "h w 3"]:
+        """Pixels of a box of level 0; tiles that the scanner left out are white.
+
+        Raises:
+            InputError: The box does not lie inside the slide.
+            UnreadableImageError: The file is damaged there.
+        """
+        need_inside(box, self.shape)
+        with reading(self._path, *_DAMAGE):
+            return self._rgb(box)[0]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _rgb(self, box: Box) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[str, ...]]:
+        samples = self._level.read(box)
+        top = (1 << self._bits) - 1
+        return to_rgb8(top - np.minimum(samples, top) if self._level.inverted else samples, self._bits)
+
+
+@dataclass(frozen=True, slots=True)
+class TiffReader:
+    """Reads TIFF files of any size, if tiled, and with one picture in grey, RGB or RGBA of 8 or 16 bits."""
+
+    suffixes: tuple[str, ...] = (".tif", ".tiff")
+
+    def open(self, path: Path) -> TiffSlide:
+        """Open a file; pixels are decoded later.
+
+        Raises:
+            UnreadableImageError: It is absent, damaged, cut short, too large to decode or no such picture.
+        """
+        with reading(path, *_DAMAGE), ExitStack() as stack:
+            # One file is one slide: OME metadata may name others, which are not followed.
+            file = stack.enter_context(tifffile.TiffFile(path, _multifile=False))
+            slide = TiffSlide(path, file, file_digest(path))
+            stack.pop_all()
+            return slide
+
+
+class _Level:
+    """Samples of one level, in segments: its tiles or its strips.
+
+    The segments of the last read are kept, since boxes that follow each other
+    share some; a file of one strip is thus decoded once.
+    """
+
+    def __init__(self, series: Any) -> None:
+        self._key = key = series.keyframe
+        _need_picture(series)
+        self.shape: tuple[int, int] = (key.imagelength, key.imagewidth)
+        self.inverted = key.photometric == _WHITE_IS_ZERO
+        self._side = (key.tilelength, key.tilewidth) if key.is_tiled else (key.rowsperstrip, key.imagewidth)
+        need_decodable(*(self._side if key.is_tiled else self.shape))
+        self._grid = (-(-self.shape[0] // self._side[0]), -(-self.shape[1] // self._side[1]))
+        planes = key.samplesperpixel if key.planarconfig == 2 else 1
+        self._layers = [(page, plane) for page in series.pages for plane in range(planes)]
+        self._depth = key.samplesperpixel // planes
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[int, int, int], Any] = {}
+        for page, _ in self._layers:
+            _need_whole(page, self._grid[0] * self._grid[1] * planes)
+
+    def read(self, box: Box) -> Shaped[np.ndarray, "h w c"]:
+        size = (box[2] - box[0], box[3] - box[1], len(self._layers) * self._depth)
+        canvas = np.full(size, 0 if self.inverted else np.iinfo(self._key.dtype).max, self._key.dtype)
+        known, kept = self._kept, {}
+        for place in self._places(box):
+            segment = kept[place] = known[place] if place in known else self._decoded(*place)
+            if segment is not None:
+                layer = canvas[..., place[0] * self._depth : (place[0] + 1) * self._depth]
+                _paste(segment, layer, place[1] * self._side[0] - box[0], place[2] * self._side[1] - box[1])
+        self._kept = kept
+        return canvas
+
+    def brightest(self) -> int:
+        """Largest sample, found with one segment in memory at a time."""
+        segments = (self._decoded(*place) for place in self._places((0, 0, *self.shape)))
+        return max((int(segment.max()) for segment in segments if segment is not None), default=0)
+
+    def _places(self, box: Box) -> Iterator[tuple[int, int, int]]:
+        for layer in range(len(self._layers)):
+            for row in range(box[0] // self._side[0], -(-box[2] // self._side[0])):
+                for column in range(box[1] // self._side[1], -(-box[3] // self._side[1])):
+                    yield layer, row, column
+
+    def _decoded(self, layer: int, row: int, column: int) -> Shaped[np.ndarray, "y x c"] | None:
+        page, plane = self._layers[layer]
+        index = (plane * self._grid[0] + row) * self._grid[1] + column
+        if not page.databytecounts[index]:
+            return None
+        with self._lock:
+            tables = {"jpegtables": page.jpegtables, "jpegheader": self._key.jpegheader}
+            page.parent.filehandle.seek(page.dataoffsets[index])
+            data = page.parent.filehandle.read(page.databytecounts[index])
+        if self._key.compression in _PICTURES and math.prod(tile_size(data)) > math.prod(self._side):
+            raise UnreadableImageError(f"holds a tile of {tile_size(data)} pixels; its directory says {self._side}")
+        segment, _, _ = self._key.decode(data, index, **tables)
+        pixels: np.ndarray = segment[0]
+        return pixels
+
+
+def _need_all_pages(file: tifffile.TiffFile) -> None:
+    """Check that the chain of pages has an end: tifffile takes what is there of a file cut short."""
+    file.filehandle.seek(file.pages.next_page_offset or 0)
+    if any(file.filehandle.read(file.tiff.offsetsize) or b"short"):
+        raise UnreadableImageError("ends before its last page; copy it again")
+
+
+def _need_picture(series: Any) -> None:
+    key, sizes = series.keyframe, dict(zip(series.axes, series.shape, strict=False))
+    if sizes.get("S", sizes.get("C", 1)) not in _CHANNELS.get(series.axes, ()):
+        raise UnreadableImageError(
+            f"holds axes {series.axes} of {series.shape}; wanted one picture in grey, RGB or RGBA"
+        )
+    if key.dtype not in (np.uint8, np.uint16):
+        raise UnreadableImageError(f"holds {key.dtype} samples; wanted 8- or 16-bit unsigned integers")
+    if key.compression not in (*_PLAIN, *_PICTURES):
+        packing = getattr(key.compression, "name", key.compression)
+        raise UnreadableImageError(f"is packed with {packing}; wanted LZW, deflate, ZSTD, JPEG, JPEG 2000 or WebP")
+    unmixed = key.photometric == _YCBCR and key.compression in _JPEG and key.planarconfig == 1
+    if not unmixed and key.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
+        colours = getattr(key.photometric, "name", key.photometric)
+        raise UnreadableImageError(f"has {colours} colours; wanted grey or RGB: export it so")
+
+
+def _need_whole(page: Any, segments: int) -> None:
+    if page is None or min(len(page.dataoffsets), len(page.databytecounts)) < segments:
+        raise UnreadableImageError("lacks some of its tiles or strips; copy or export it again")
+    end = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=False)))
+    if end > page.parent.filehandle.size:
+        raise UnreadableImageError(f"ends at byte {page.parent.filehandle.size} of {end}; copy it again")
+
+
+def _paste(segment: Shaped[np.ndarray, "y x c"], canvas: Shaped[np.ndarray, "h w c"], top: int, left: int) -> None:
+    """Write the part of a segment that lies on the canvas, its first pixel at (top, left)."""
+    part = segment[max(0, -top) : canvas.shape[0] - top, max(0, -left) : canvas.shape[1] - left]
+    top, left = max(0, top), max(0, left)
+    canvas[top : top + part.shape[0], left : left + part.shape[1]] = part
+
+
+def _pixel_um(page: Any) -> tuple[float, float] | None:
+    """Width and height of a pixel in micrometres, as far as the file states them in a unit."""
+    text = page.description
+    if "<OME" in text and (stated := _ome_pixel_um(text, page)):
+        return stated
+    if text.startswith("Aperio") and (found := _APERIO_MPP.search(text)):
+        return float(found[1]), float(found[1])
+    unit = _RESOLUTION_UNITS.get(page.tags.valueof(296, default=2), "")
+    if text.startswith("ImageJ=") and (found := _IMAGEJ_UNIT.search(text)):
+        unit = found[1]
+    ratios = page.tags.valueof(282), page.tags.valueof(283)
+    if unit not in _UNIT_UM or None in ratios or 0 in (*ratios[0], *ratios[1]):
+        return None
+    x, y = (_UNIT_UM[unit] * below / above for above, below in ratios)
+    return x, y
+
+
+def _ome_pixel_um(xml: str, page: Any) -> tuple[float, float] | None:
+    size = (str(page.imagewidth), str(page.imagelength))
+    for pixels in ElementTree.fromstring(xml).iterfind(".//{*}Pixels"):
+        x, y = (pixels.get(f"PhysicalSize{axis}") for axis in "XY")
+        units = [_UNIT_UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "XY"]
+        if (pixels.get("SizeX"), pixels.get("SizeY")) == size and x and y and units[0] and units[1]:
+            return float(x) * units[0], float(y) * units[1]
+    return None
+
+
+PLUGIN = TiffReader()

@@ -1,0 +1,185 @@
+"""Recipes: TOML files, checked with all faults told at once, and resolved into the plain settings training reads."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import fields
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from nuclens.core.errors import InputError, RecipeError, UnknownPluginError
+from nuclens.core.kinds import Kind
+from nuclens.training.losses import LOSSES
+from nuclens.training.settings import ResolvedRecipe, from_plain
+
+NETWORKS: Kind[Any] = Kind("nuclens.networks")
+ENCODINGS: Kind[Any] = Kind("nuclens.encodings")
+DATASETS: Kind[Any] = Kind("nuclens.datasets")
+_CHECK = TypeAdapter(ResolvedRecipe)
+_BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+
+
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> ResolvedRecipe:
+    """Read a recipe file.
+
+    Args:
+        path: A TOML file; its `extends` names another one beside it that fills what it leaves out.
+        changes: Settings that replace the file's, as `train.rate=1e-3`.
+
+    Raises:
+        RecipeError: The file is missing or has faults; all of them are in the text.
+    """
+    plain = _read(path)
+    if base := plain.pop("extends", None):
+        # Were the base to extend a third one, that key would be left over and told as a fault.
+        plain = _merged(_read(path.parent / str(base)), plain)
+    for change in changes:
+        plain = _merged(plain, _parsed(change))
+    recipe, faults = _checked(_flat(plain))
+    faults += _unfit(recipe) if recipe else []
+    if recipe is None or faults:
+        heading = f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}"
+        raise RecipeError("\n  ".join([heading, *faults]))
+    return recipe
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}); wanted a recipe in TOML") from error
+    except ValueError as error:
+        raise RecipeError(f"{path}: not TOML: {error}") from error
+
+
+def _parsed(change: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(change)
+    except ValueError as error:
+        raise RecipeError(f"--set {change}: not a setting ({error}); wanted name=value, text in quotes") from error
+
+
+def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """`base` with what `top` says put over it, table by table; lists are replaced whole."""
+    merged = dict(base)
+    for name, value in top.items():
+        both = isinstance(value, dict) and isinstance(base.get(name), dict)
+        merged[name] = _merged(base[name], value) if both else value
+    return merged
+
+
+def _flat(plain: dict[str, Any]) -> dict[str, Any]:
+    """The file's `[network]` and `[encoding]` tables as a name and its options; a name alone will do."""
+    flat = dict(plain)
+    for kind in ("network", "encoding"):
+        table = flat.pop(kind, {})
+        options = dict(table) if isinstance(table, dict) else {"name": table}
+        if "name" in options:
+            flat[kind] = options.pop("name")
+        flat[f"{kind}_options"] = options
+    return flat
+
+
+def _checked(plain: dict[str, Any]) -> tuple[ResolvedRecipe | None, list[str]]:
+    """The recipe and its faults of form; it is None where they leave too little of it to look at the rest."""
+    text = json.dumps(plain, default=str)
+    faults, sound = [], json.loads(text)
+    try:
+        # Strictly by JSON's rules: no number from text, but tuples from lists.
+        _CHECK.validate_json(text, strict=True)
+    except ValidationError as error:
+        faults = _told(error)
+        sound = _without(sound, [fault["loc"] for fault in error.errors() if fault["type"] not in _BOUNDS])
+    with suppress(TypeError):
+        return from_plain(ResolvedRecipe, sound), faults
+    return None, faults
+
+
+def _told(error: ValidationError, *within: str) -> list[str]:
+    words = {"unexpected_keyword_argument": "no such setting", "missing": "missing"}
+    return [
+        f"{'.'.join(map(str, (*within, *fault['loc'])))}: "
+        + words.get(fault["type"], f"{fault['msg'].removeprefix('Input ')}, got {fault['input']!r}")
+        for fault in error.errors()
+    ]
+
+
+def _without(plain: Any, places: Sequence[tuple[int | str, ...]]) -> Any:
+    """What is left when the things at these places are taken out."""
+    # Backwards, so that places in lists stay where they are.
+    for *path, last in reversed(places):
+        with suppress(LookupError, TypeError):
+            del reduce(getitem, path, plain)[last]
+    return plain
+
+
+def _unfit(recipe: ResolvedRecipe) -> list[str]:
+    """What types and ranges alone do not show: names of plug-ins and leaves, and what does not go together."""
+    faults = list(_leaf_faults(recipe))
+    heads = None
+    if network := _plugin(NETWORKS, recipe.network, faults):
+        faults += _option_faults("network", network.options, recipe.network_options)
+    if encoding := _plugin(ENCODINGS, recipe.encoding, faults):
+        faults += _option_faults("encoding", encoding.options, recipe.encoding_options)
+        # Where leaves are at fault there is no schema to ask by.
+        with suppress(ValueError):
+            heads = [head.name for head in encoding.heads(recipe.schema)]
+    for name in sorted({data.dataset for data in recipe.data}):
+        _plugin(DATASETS, name, faults)
+    return [*faults, *_loss_faults(recipe, heads)]
+
+
+def _plugin(kind: Kind[Any], name: str, faults: list[str]) -> Any | None:
+    try:
+        return kind.get(name)
+    except UnknownPluginError as error:
+        faults.append(str(error))
+        return None
+
+
+def _option_faults(kind: str, options: type[Any], given: dict[str, Any]) -> Iterator[str]:
+    known = [field.name for field in fields(options)]
+    for name in given:
+        if name not in known:
+            yield f"{kind}.{name}: no such setting; there are {', '.join(known)}"
+    try:
+        TypeAdapter(options).validate_json(json.dumps(given), strict=True)
+    except ValidationError as error:
+        yield from _told(error, kind)
+
+
+def _loss_faults(recipe: ResolvedRecipe, heads: Sequence[str] | None) -> Iterator[str]:
+    if not any(recipe.losses.values()):
+        yield f"losses: wanted a weight above 0 for at least one of {', '.join(LOSSES)}"
+    for loss in recipe.losses:
+        head = loss.partition("_")[0]
+        if loss not in LOSSES:
+            yield f"losses.{loss}: no such loss; there are {', '.join(LOSSES)}"
+        elif heads is not None and head not in heads:
+            yield f"losses.{loss}: teaches {head!r}, but the heads are {', '.join(heads)}"
+
+
+def _leaf_faults(recipe: ResolvedRecipe) -> Iterator[str]:
+    used = [(f"types.{index}.leaves", kind.leaves) for index, kind in enumerate(recipe.types)]
+    for index, data in enumerate(recipe.data):
+        used += [(f"data.{index}.leaves.{key}", leaves) for key, leaves in data.leaves.items()]
+        if not all(key.isdecimal() and 0 < int(key) < 256 for key in data.leaves):
+            yield f"data.{index}.leaves: {', '.join(data.leaves)}; wanted the data set's type ids, 1 to 255"
+    for place, leaves in used:
+        if missing := sorted(set(leaves) - set(recipe.leaves)):
+            yield f"{place}: no leaf {', '.join(missing)}; there are {', '.join(recipe.leaves) or 'none'}"
+    try:
+        recipe.schema  # noqa: B018
+    except InputError as error:
+        yield str(error)
+    except ValueError:
+        pass  # a leaf that is missing, told above
+    if not recipe.data:
+        yield "data: wanted at least one [[data]]"

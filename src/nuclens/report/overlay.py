@@ -1,0 +1,165 @@
+"""A picture with its nuclei outlined in the colours of their types, and a legend below."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float64, Int32, Int64, UInt8
+
+from nuclens.core.contours import next_vertices, ramps, reduce_rings, ring_offsets
+from nuclens.core.errors import ShapeError
+from nuclens.core.types import Frame, Instances
+
+_READABLE = 700  # px: a smaller picture is shown as many whole times larger
+_LARGEST = 8  # times
+_FRACTION = 4  # bits of OpenCV's coordinates below a pixel
+_HALO = 0.55  # share of white beside a line, so that it shows on dark nuclei too
+_TEXT, _FAINT, _PAPER = (50, 50, 50), (130, 130, 130), (255, 255, 255)
+_FONT = (cv2.FONT_HERSHEY_SIMPLEX, 0.55)
+_SMOOTH = {"lineType": cv2.LINE_AA, "shift": _FRACTION}
+_ROW, _PAD, _SWATCH, _SPACE, _GAP = 30, 14, 14, 8, 24  # px of the legend
+_BARS_UM = [digit * 10**power for power in range(-1, 5) for digit in (1, 2, 5)]
+_UNICODE = hasattr(cv2, "FontFace")  # the letters of OpenCV 4 are ASCII
+
+_Rings = tuple[Float64[np.ndarray, "corners 2"], Int64[np.ndarray, "ends"]]
+
+
+def overlay(rgb: UInt8[np.ndarray, "h w 3"], instances: Instances) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture with outlines, enlarged a whole number of times if it is small, above a strip with the legend.
+
+    Outlines are drawn half a pixel rounded, without the staircase of their
+    pixels. The legend has the number of nuclei of each type and, where the
+    frame has mpp, a scale bar.
+
+    Args:
+        rgb: Exactly the pixels of the frame.
+        instances: The nuclei; those without an outline are only counted.
+
+    Raises:
+        ShapeError: The picture is not of the frame's size, or is empty.
+    """
+    frame = instances.frame
+    if rgb.shape[:2] != (frame.height, frame.width) or not rgb.size:
+        raise ShapeError(
+            f"overlay: picture of {rgb.shape[:2]}, frame of {(frame.height, frame.width)}; wanted the same"
+        )
+    times = min(_LARGEST, math.ceil(_READABLE / max(rgb.shape[:2])))
+    canvas = cv2.resize(rgb, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC) if times > 1 else rgb.copy()
+    lines = _lines(instances, times)
+    # A smooth line of one pixel is pale; twice over it has the colour of the legend.
+    thickness, strokes = (2, 1) if times > 1 else (1, 2)
+    halo = canvas.copy()
+    for rings in lines.values():
+        cv2.polylines(halo, rings, True, _PAPER, thickness + 2, **_SMOOTH)
+    canvas = cv2.addWeighted(halo, _HALO, canvas, 1 - _HALO, 0)
+    for kind, rings in [*lines.items()] * strokes:
+        cv2.polylines(canvas, rings, True, instances.schema.color(kind), thickness, **_SMOOTH)
+    return np.vstack([canvas, _legend(instances, canvas.shape[1], times)])
+
+
+def _lines(instances: Instances, times: int) -> dict[int, list[Int32[np.ndarray, "p 2"]]]:
+    """Outlines of each type as OpenCV draws them: (x, y) from the centre of the first pixel, in fractions."""
+    lines = {}
+    for kind in np.unique(instances.types).tolist():
+        some = instances[instances.types == kind]
+        points, offsets = _turns(*_rounded(some.vertices.astype(np.float64), some.offsets))
+        scaled = np.rint((points[:, ::-1] * times - 0.5) * (1 << _FRACTION)).astype(np.int32)
+        lines[kind] = [ring for ring in np.split(scaled, offsets[1:-1]) if len(ring)]
+    return lines
+
+
+def _rounded(vertices: Float64[np.ndarray, "v 2"], offsets: Int64[np.ndarray, "ends"]) -> _Rings:
+    """Midpoints of the pieces of at most one pixel that edges consist of: of a staircase, a straight line."""
+    edges = vertices[next_vertices(offsets)] - vertices
+    pieces = np.maximum(np.ceil(np.abs(edges).max(axis=1, initial=0)), 1).astype(np.int64)
+    share = (ramps(pieces) + 0.5) / np.repeat(pieces, pieces)
+    points = np.repeat(vertices, pieces, axis=0) + np.repeat(edges, pieces, axis=0) * share[:, None]
+    return points, ring_offsets(reduce_rings(np.add, pieces, offsets))
+
+
+def _turns(points: Float64[np.ndarray, "p 2"], offsets: Int64[np.ndarray, "ends"]) -> _Rings:
+    """The points where a ring turns: the others cost OpenCV three times as long."""
+    following = next_vertices(offsets)
+    edges = points[following] - points
+    after = edges[following]
+    kept = np.zeros(len(points), bool)
+    straight = (edges[:, 0] * after[:, 1] == edges[:, 1] * after[:, 0]) & ((edges * after).sum(axis=1) > 0)
+    kept[following] = ~straight
+    return points[kept], ring_offsets(reduce_rings(np.add, kept.astype(np.int64), offsets))
+
+
+def _legend(instances: Instances, width: int, times: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The number of nuclei, types with colours and counts in as many rows as they take, a scale bar at the right."""
+    bar = _scale_bar(instances.frame, width, times)
+    places, across, row = [], _PAD, 0
+    for entry in _entries(instances):
+        size = _width(entry.name) + _width(entry.count) + (_SWATCH + _SPACE if entry.color else 0)
+        if across > _PAD and across + size > width - _PAD - (bar.shape[1] if row == 0 else 0):
+            across, row = _PAD, row + 1
+        places.append((entry, across, row * _ROW))
+        across += size + _GAP
+    strip = np.full((_ROW * (row + 1) + _PAD, width, 3), _PAPER, np.uint8)
+    if bar.shape[1] < width:
+        strip[: bar.shape[0], width - bar.shape[1] :] = bar
+    for entry, left, top in places:
+        _draw(strip, entry, left, top + (_PAD + _ROW) // 2)
+    return strip
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A line of the legend, with a swatch where it has a colour."""
+
+    name: str
+    count: str = ""
+    color: tuple[int, int, int] | None = None
+
+
+def _entries(instances: Instances) -> list[_Entry]:
+    total = f"{len(instances):,} {'nucleus' if len(instances) == 1 else 'nuclei'}"
+    if not instances.schema.types:
+        return [_Entry(total, color=instances.schema.color(0))]
+    counts = np.bincount(instances.types)
+    schema = instances.schema
+    kinds = np.flatnonzero(counts).tolist()
+    return [_Entry(total), *(_Entry(schema.name(k), f" {counts[k]:,}", schema.color(k)) for k in kinds)]
+
+
+def _draw(strip: UInt8[np.ndarray, "h w 3"], entry: _Entry, left: int, middle: int) -> None:
+    if entry.color:
+        center = (left + _SWATCH // 2, middle)
+        cv2.circle(strip, center, _SWATCH // 2, entry.color, cv2.FILLED, cv2.LINE_AA)
+        left += _SWATCH + _SPACE
+    _write(strip, entry.name, (left, middle + 5), _TEXT)
+    _write(strip, entry.count, (left + _width(entry.name), middle + 5), _FAINT)
+
+
+def _scale_bar(frame: Frame, width: int, times: int) -> UInt8[np.ndarray, "h w 3"]:
+    """A bar of a round length, at most a fifth of the width, with its length before it; without mpp nothing."""
+    per_um = times / frame.mpp if frame.mpp else 0.0
+    fitting = [length for length in _BARS_UM if length * per_um <= width / 5]
+    if not fitting or not per_um:
+        return np.zeros((0, 0, 3), np.uint8)
+    label, length = f"{fitting[-1]:g} µm", round(fitting[-1] * per_um)
+    start = _GAP + _width(label) + _SPACE
+    bar = np.full((_ROW + _PAD, start + length + _PAD, 3), _PAPER, np.uint8)
+    middle = (_ROW + _PAD) // 2
+    _write(bar, label, (_GAP, middle + 5), _TEXT)
+    cv2.rectangle(bar, (start, middle - 2), (start + length - 1, middle + 1), _TEXT, cv2.FILLED)
+    return bar
+
+
+def _write(strip: UInt8[np.ndarray, "h w 3"], text: str, at: tuple[int, int], color: tuple[int, int, int]) -> None:
+    cv2.putText(strip, _letters(text), at, *_FONT, color, 1, cv2.LINE_AA)
+
+
+def _width(text: str) -> int:
+    width: int = cv2.getTextSize(_letters(text), *_FONT, 1)[0][0]
+    return width
+
+
+def _letters(text: str) -> str:
+    return text if _UNICODE else text.replace("µ", "u").encode("ascii", "replace").decode()

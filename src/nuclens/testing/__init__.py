@@ -1,0 +1,1 @@
+"""Public contract suites: what every plug-in of a kind must do."""

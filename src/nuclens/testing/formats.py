@@ -1,0 +1,306 @@
+"""What every format plug-in has to pass: subclass `FormatContract`, set `name`, and let pytest collect it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import ClassVar, NoReturn
+
+import cv2
+import numpy as np
+import pytest
+from jaxtyping import Float32
+
+from nuclens.core.contours import outlines, polygon_centroids
+from nuclens.core.errors import DataError, InputError, OutputError
+from nuclens.core.schema import UNTYPED, ClassSchema, NucleusType
+from nuclens.core.types import FORMATS, Frame, Instances, no_instances
+
+LOSSES = {
+    "outlines": "no outlines at all",
+    "subpixels": "corners that are not on the pixel grid",
+    "overlaps": "outlines that overlap",
+    "frame": "size and resolution of the grid",
+    "schema": "the types that there can be",
+    "colors": "colours of the types",
+    "leaves": "which leaf classes types gather",
+    **dict.fromkeys(("ids", "anchors", "types", "scores", "probabilities", "measurements", "metadata"), "that column"),
+}
+_SHAPE = (151, 212)  # neither square nor divisible by anything
+_CELL = 24  # px, in which one nucleus lies
+_CENTROID = 0.01  # px, by which a centroid made from a written outline may differ
+
+_TYPED = ClassSchema(
+    leaves=("neoplastic", "inflammatory", "connective"),
+    types=(
+        NucleusType("neoplastic", (200, 0, 30), (0,)),
+        NucleusType("other", (0, 120, 255), (1, 2)),
+    ),
+)
+_FOREIGN = ClassSchema(
+    ("腫瘍", "ÆØ, „x“"), (NucleusType("腫瘍", (1, 2, 3), (0,)), NucleusType("ÆØ, „x“", (9, 8, 7), (1,)))
+)
+
+
+class FormatContract:
+    """The promises of a format.
+
+    A format has a `suffix`, names in `lost` what a file cannot carry (keys of
+    `LOSSES`), and offers `write(path, instances)` and `read(path)`. All arrays
+    it is given are read-only.
+
+    Attributes:
+        name: Of the plug-in under test.
+    """
+
+    name: ClassVar[str]
+
+    def test_says_what_it_is(self) -> None:
+        """The suffix is a file's ending, and what is lost has a known name."""
+        plugin = FORMATS.get(self.name)
+        assert plugin.suffix
+        assert plugin.suffix == plugin.suffix.lower().strip()
+        assert set(plugin.lost) <= set(LOSSES)
+
+    @pytest.mark.parametrize("case", ["empty", "one", "many", "foreign", "pixels only", "untyped", "unknown"])
+    def test_reads_what_it_wrote(self, case: str, tmp_path: Path) -> None:
+        """Everything that is not declared lost comes back."""
+        wanted = _CASES[case]()
+        path = self._write(tmp_path, wanted)
+        _same(FORMATS.get(self.name).read(path), wanted, FORMATS.get(self.name).lost)
+
+    def test_subpixels_come_back_unless_lost(self, tmp_path: Path) -> None:
+        """Corners between pixels, far from the origin, come back as they were."""
+        if {"outlines", "subpixels"} & set(FORMATS.get(self.name).lost):
+            return
+        wanted = _moved(_nuclei(40), scale=1 / 0.9137, shift=100_000)
+        path = self._write(tmp_path, wanted)
+        _same(FORMATS.get(self.name).read(path), wanted, FORMATS.get(self.name).lost)
+
+    def test_same_nuclei_same_bytes(self, tmp_path: Path) -> None:
+        """Neither time nor place shows in a file."""
+        (tmp_path / "elsewhere").mkdir()
+        first, second = self._write(tmp_path, _nuclei(50)), self._write(tmp_path / "elsewhere", _nuclei(50))
+        assert first.read_bytes() == second.read_bytes()
+
+    def test_rewriting_changes_nothing(self, tmp_path: Path) -> None:
+        """What was read writes the same file, if nothing is lost."""
+        plugin = FORMATS.get(self.name)
+        path = self._write(tmp_path, _nuclei(30))
+        before = path.read_bytes()
+        plugin.write(path, plugin.read(path))
+        assert plugin.lost or path.read_bytes() == before
+
+    def test_replaces_a_file_whole(self, tmp_path: Path) -> None:
+        """An old file goes, and nothing else is left in the folder."""
+        target = self._path(tmp_path)
+        target.write_bytes(b"old" * 100_000)
+        path = self._write(tmp_path, _nuclei(3))
+        assert b"oldold" not in path.read_bytes()
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_half_a_file_is_never_visible(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Until all bytes are on the disk, the name has the old content."""
+        target = self._path(tmp_path)
+        target.write_bytes(b"old")
+        seen, fsync = [], os.fsync
+
+        def watched(handle: int) -> None:
+            seen.append(target.read_bytes())
+            fsync(handle)
+
+        monkeypatch.setattr(os, "fsync", watched)
+        self._write(tmp_path, _nuclei(20))
+        assert seen[0] == b"old"
+
+    @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()], ids=["full", "stopped"])
+    def test_failing_leaves_the_old_file(
+        self, failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """When the disk is full or the user stops, the old file is whole and no other is left."""
+        target = self._path(tmp_path)
+        target.write_bytes(b"old")
+
+        def fail(_: int) -> NoReturn:
+            raise failure
+
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises((OutputError, KeyboardInterrupt)) as caught:
+            self._write(tmp_path, _nuclei(5))
+        assert isinstance(caught.value, KeyboardInterrupt) or str(caught.value).startswith(
+            f"{target}: the disk is full"
+        )
+        assert target.read_bytes() == b"old"
+        assert list(tmp_path.iterdir()) == [target]
+
+    def test_a_place_that_takes_no_file_is_told(self, tmp_path: Path) -> None:
+        """No such folder, a file for a folder, a folder for a file: one clear line each."""
+        (tmp_path / "file").write_text("x")
+        self._path(tmp_path).mkdir()
+        for folder in (tmp_path / "missing", tmp_path / "file", tmp_path):
+            with pytest.raises(OutputError) as caught:
+                self._write(folder, _nuclei(2))
+            _one_line(caught.value, self._path(folder))
+
+    def test_bad_files_are_told(self, tmp_path: Path) -> None:
+        """What is no file of the format is a `DataError` of one line, path first."""
+        path = self._path(tmp_path)
+        for content in (b"", b"\x00" * 64, b"{", b"PAR1" + b"\xff" * 60, b"II*\x00" + b"\xff" * 60, b"hello\nworld\n"):
+            path.write_bytes(content)
+            with pytest.raises(DataError) as caught:
+                FORMATS.get(self.name).read(path)
+            _one_line(caught.value, path)
+
+    def test_no_file_is_told(self, tmp_path: Path) -> None:
+        """A missing file, or a folder, is a `DataError`."""
+        path = self._path(tmp_path)
+        for make in (path.exists, path.mkdir):
+            make()
+            with pytest.raises(DataError) as caught:
+                FORMATS.get(self.name).read(path)
+            _one_line(caught.value, path)
+
+    def test_damage_is_told_or_harmless(self, tmp_path: Path) -> None:
+        """A file cut short or with wrong bytes gives a `DataError` or nuclei, no other failure."""
+        path = self._write(tmp_path, _nuclei(12))
+        whole = path.read_bytes()
+        rng = np.random.default_rng(1)
+        damaged = [whole[: int(cut)] for cut in rng.integers(len(whole), size=8)]
+        for place in rng.integers(len(whole), size=24):
+            damaged.append(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        for content in damaged:
+            path.write_bytes(content)
+            try:
+                assert isinstance(FORMATS.get(self.name).read(path), Instances)
+            except DataError as error:
+                _one_line(error, path)
+
+    def test_nuclei_without_outline_are_refused_or_lost_anyway(self, tmp_path: Path) -> None:
+        """A format of outlines does not invent any."""
+        bare = replace(_nuclei(2), vertices=np.zeros((0, 2), np.float32), offsets=np.zeros(3, np.int64))
+        if "outlines" in FORMATS.get(self.name).lost:
+            assert len(FORMATS.get(self.name).read(self._write(tmp_path, bare))) == 2
+            return
+        with pytest.raises(InputError) as caught:
+            self._write(tmp_path, bare)
+        _one_line(caught.value, self._path(tmp_path))
+        assert list(tmp_path.iterdir()) == []
+
+    def _path(self, folder: Path) -> Path:
+        return folder / f"nuclei{FORMATS.get(self.name).suffix}"
+
+    def _write(self, folder: Path, instances: Instances) -> Path:
+        FORMATS.get(self.name).write(self._path(folder), _read_only(instances))
+        return self._path(folder)
+
+
+def _nuclei(count: int, *, mpp: float | None = 0.2527, schema: ClassSchema = _TYPED) -> Instances:
+    """Nuclei along pixel edges, apart from each other, some of them at the border and some without a type."""
+    rng = np.random.default_rng(count)
+    labels = np.zeros(_SHAPE, np.int32)
+    cells = [(row, column) for row in range(6) for column in range(9)]
+    for label in range(1, count + 1):
+        row, column = cells[label - 1]
+        window = labels[row * _CELL : (row + 1) * _CELL, column * _CELL : (column + 1) * _CELL]
+        canvas = np.zeros((_CELL, _CELL), np.uint8)
+        axes = tuple(int(side) for side in rng.integers(3, 11, 2))
+        cv2.ellipse(canvas, (_CELL // 2, _CELL // 2), axes, float(rng.uniform(0, 180)), 0, 360, 1, cv2.FILLED)
+        window[canvas[: window.shape[0], : window.shape[1]] > 0] = label
+    vertices, offsets = outlines(labels, count)
+    probabilities = rng.random((count, len(schema.types))).astype(np.float32)
+    decided = schema.decide(probabilities) * (rng.random(count) < 0.9)
+    unit = "px" if mpp is None else "µm"
+    return Instances(
+        frame=Frame(*_SHAPE, mpp),
+        schema=schema,
+        vertices=vertices,
+        offsets=offsets,
+        ids=rng.integers(0, 256, (count, 16)).astype(np.uint8),
+        anchors=rng.integers(0, 200, (count, 2)).astype(np.int32),
+        types=decided.astype(np.uint8),
+        scores=rng.random(count).astype(np.float32),
+        probabilities=probabilities,
+        centroids=polygon_centroids(vertices, offsets),
+        measurements={
+            f"Area {unit}^2": (rng.random(count) * 1e3).astype(np.float32),
+            "Circularity": rng.random(count).astype(np.float32),
+            'A, quoted "name"': np.float32(10) ** rng.integers(-20, 20, count).astype(np.float32),
+        },
+        metadata={"plan": "9f" * 16, "licence": "CC-BY-4.0 © Müller"},
+    )
+
+
+def _unknown() -> Instances:
+    """Nuclei of which a few numbers are not known."""
+    nuclei = _nuclei(9)
+    holes = {
+        name: np.where(np.arange(9) % 3 == 0, np.float32(np.nan), nuclei.measurements[name])
+        for name in nuclei.measurements
+    }
+    return replace(nuclei, measurements=holes, scores=np.where(np.arange(9) == 4, np.float32(np.nan), nuclei.scores))
+
+
+_CASES: dict[str, Callable[[], Instances]] = {
+    "empty": lambda: no_instances(Frame(*_SHAPE, 0.25), _TYPED),
+    "one": lambda: _nuclei(1),
+    "many": lambda: _nuclei(54),
+    "foreign": lambda: _nuclei(20, schema=_FOREIGN),
+    "pixels only": lambda: _nuclei(20, mpp=None),
+    "untyped": lambda: _nuclei(20, schema=UNTYPED),
+    "unknown": _unknown,
+}
+
+
+def _moved(nuclei: Instances, scale: float, shift: float) -> Instances:
+    vertices = (nuclei.vertices * scale + shift).astype(np.float32)
+    frame = Frame(200_000, 200_000, nuclei.frame.mpp)
+    return replace(nuclei, frame=frame, vertices=vertices, centroids=polygon_centroids(vertices, nuclei.offsets))
+
+
+def _read_only(instances: Instances) -> Instances:
+    columns = [getattr(instances, field.name) for field in fields(instances)]
+    for column in [*columns, *instances.measurements.values()]:
+        if isinstance(column, np.ndarray):
+            column.flags.writeable = False
+    return instances
+
+
+def _same(got: Instances, wanted: Instances, lost: tuple[str, ...]) -> None:
+    """Check that everything not lost is equal, type for type and bit for bit."""
+    assert len(got) == len(wanted)
+    for name in {"ids", "anchors", "types", "scores", "probabilities"} - set(lost):
+        column, reference = getattr(got, name), getattr(wanted, name)
+        assert column.dtype == reference.dtype, name
+        np.testing.assert_array_equal(column, reference, name)
+    for name in {"frame", "metadata"} - set(lost):
+        assert getattr(got, name) == getattr(wanted, name)
+    if "measurements" not in lost:
+        assert list(got.measurements) == list(wanted.measurements)
+        for name, column in wanted.measurements.items():
+            assert got.measurements[name].dtype == np.float32
+            np.testing.assert_array_equal(got.measurements[name], column, name)
+    if "schema" not in lost:
+        assert got.schema.names == wanted.schema.names
+        assert {"colors", "leaves"} & set(lost) or got.schema == wanted.schema
+    np.testing.assert_allclose(got.centroids, wanted.centroids, rtol=0, atol=_CENTROID)
+    if "outlines" not in lost:
+        assert got.vertices.dtype == np.float32
+        assert got.offsets.dtype == np.int64
+        for row in range(len(wanted)):
+            np.testing.assert_array_equal(_ring(got.outline(row)), _ring(wanted.outline(row)), f"outline {row}")
+
+
+def _ring(outline: Float32[np.ndarray, "v 2"]) -> Float32[np.ndarray, "v 2"]:
+    """The same ring whatever its first corner and direction were."""
+    first = np.lexsort(outline.T)[0]
+    forward = np.roll(outline, -first, axis=0)
+    backward = np.roll(outline[::-1], first + 1, axis=0)
+    return forward if tuple(forward[1]) < tuple(backward[1]) else backward
+
+
+def _one_line(error: Exception, path: Path) -> None:
+    assert str(error).startswith(f"{path}: ")
+    assert "\n" not in str(error)

@@ -1,0 +1,129 @@
+"""What every network must do: subclass `NetworkContract` in the network's test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nuclens.core.heads import Head
+from nuclens.core.kinds import Kind
+
+_NETWORKS: Kind[Any] = Kind("nuclens.networks")
+
+HEADS = (Head("nucleus", 1, "sigmoid", 255), Head("offset", 2, "linear", 16), Head("type", 4, "softmax", 255))
+
+
+class NetworkContract:
+    """The promises of a network family.
+
+    A family offers `options`, a dataclass of settings with defaults, and
+    `build(heads, options)`, a module whose `forward` gives every head's raw
+    numbers by name at the size of its input, and whose `stride` is what the
+    sides of tiles have to be multiples of.
+
+    Attributes:
+        name: Of the plug-in under test.
+        parameters: How many a network for `HEADS` has with default options: what it costs, said aloud.
+    """
+
+    name: ClassVar[str]
+    parameters: ClassVar[int]
+
+    @pytest.fixture(autouse=True)
+    def one_thread(self) -> Iterator[None]:
+        """Threads cost more than they give on pictures this small, most of all on a busy machine."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(threads)
+
+    def built(self, heads: tuple[Head, ...] = HEADS, seed: int = 0) -> nn.Module:
+        """A network with random weights, in evaluation mode."""
+        torch.manual_seed(seed)
+        family = _NETWORKS.get(self.name)
+        network: nn.Module = family.build(heads, family.options())
+        return network.eval()
+
+    def test_size_is_as_stated(self) -> None:
+        """A change that makes the network larger is seen."""
+        assert sum(part.numel() for part in self.built().parameters()) == self.parameters
+
+    def test_stride_is_a_whole_number(self) -> None:
+        """Tiling asks the network for it."""
+        stride = self.built().stride
+        assert isinstance(stride, int)
+        assert stride >= 1
+
+    @pytest.mark.parametrize("size", [(1, 1), (16, 48), (33, 70), (97, 61)])
+    def test_output_has_the_size_of_the_input(self, size: tuple[int, int]) -> None:
+        """Any size goes, and every head is there with its channels and nothing but numbers."""
+        values = _run(self.built(), _pixels(2, *size))
+        assert list(values) == [head.name for head in HEADS]
+        for head in HEADS:
+            assert values[head.name].shape == (2, head.channels, *size)
+            assert values[head.name].isfinite().all()
+
+    def test_any_heads(self) -> None:
+        """The heads are the encoding's choice, not the network's."""
+        heads = (Head("distance", 3, "linear", 16),)
+        values = _run(self.built(heads), _pixels(1, 32, 32))
+        assert {name: value.shape[1] for name, value in values.items()} == {"distance": 3}
+
+    def test_gradient_reaches_every_parameter(self) -> None:
+        """Nothing is carried along that learns nothing."""
+        network = self.built().train()
+        values = network(_pixels(2, 64, 64))
+        torch.autograd.backward([value.square().mean() for value in values.values()])
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), name
+
+    def test_evaluation_is_deterministic(self) -> None:
+        """The same pixels give the same bits, and looking at them changes no weight."""
+        network, pixels = self.built(), _pixels(1, 64, 48)
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        _same(_run(network, pixels), _run(network, pixels))
+        _same(before, network.state_dict())
+
+    def test_images_of_a_batch_do_not_mix(self) -> None:
+        """An image alone gives what it gives among others, but for the order of sums."""
+        network, pixels = self.built(), _pixels(3, 48, 64)
+        together = _run(network, pixels)
+        for name, alone in _run(network, pixels[1:2]).items():
+            assert torch.allclose(alone, together[name][1:2], rtol=1e-4, atol=1e-4), name
+
+    def test_saved_weights_are_the_network(self, tmp_path: Path) -> None:
+        """Written to a file and read into a fresh network, the weights give the same bits."""
+        network, other, pixels = self.built(), self.built(seed=1), _pixels(1, 32, 48)
+        save_file(network.state_dict(), tmp_path / "weights.safetensors")
+        other.load_state_dict(load_file(tmp_path / "weights.safetensors"), strict=True)
+        _same(_run(network, pixels), _run(other, pixels))
+
+    def test_the_seed_decides_the_weights(self) -> None:
+        """Weights come from torch's generator, so that a run can be repeated."""
+        _same(self.built(seed=3).state_dict(), self.built(seed=3).state_dict())
+
+
+def _pixels(count: int, height: int, width: int) -> Float[Tensor, "count 3 height width"]:
+    """Normalised pixels as networks get them."""
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def _run(network: nn.Module, pixels: Float[Tensor, "n c h w"]) -> dict[str, Tensor]:
+    with torch.inference_mode():
+        values: dict[str, Tensor] = network(pixels)
+    return values
+
+
+def _same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert list(first) == list(second)
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name

@@ -1,0 +1,190 @@
+"""Export: a run's averaged weights as a folder that engines run without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from nuclens.core.card import Card, Preprocessing
+from nuclens.core.errors import MissingExtraError
+from nuclens.core.files import replacing
+from nuclens.core.heads import Head
+from nuclens.core.models import CARD, GRAPH, WEIGHTS
+from nuclens.training.loop import CHECKPOINT, ENCODINGS, build, normalised
+from nuclens.training.settings import ResolvedRecipe, recipe_of
+from nuclens.training.state import fill, part, read_tensors
+
+PROBE_PX = 512
+REACH_SHARE = 0.01
+_EOSIN = np.array([225, 170, 205], np.float32)
+
+
+class Deployed(nn.Module):
+    """A network with its heads' activations applied, outputs in the order of its heads."""
+
+    def __init__(self, network: nn.Module, heads: tuple[Head, ...]) -> None:
+        super().__init__()
+        self.network, self.heads = network, heads
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> tuple[Tensor, ...]:
+        """Probabilities and vectors of normalised pixels."""
+        raw = self.network(x)
+        return tuple(_ACTIVATIONS[head.activation](raw[head.name]) for head in self.heads)
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "softmax": lambda x: torch.softmax(x, dim=1),
+    "linear": lambda x: x,
+}
+
+
+def read_run(run: Path) -> tuple[ResolvedRecipe, nn.Module, dict[str, str]]:
+    """Recipe, network with averaged weights in evaluation mode, and checkpoint metadata of a run.
+
+    Raises:
+        CheckpointError: The folder is not a run.
+    """
+    recipe = recipe_of(run)
+    tensors, metadata = read_tensors(run / CHECKPOINT)
+    network = build(recipe)
+    fill(network.state_dict(), part(tensors, "average."), run / CHECKPOINT)
+    return recipe, network.eval(), metadata
+
+
+def export(
+    recipe: ResolvedRecipe, network: nn.Module, out: Path, *, steps: int, crops: UInt8[np.ndarray, "n h w 3"] | None
+) -> Card:
+    """Write graph, constants, weights and card of a trained network to a folder.
+
+    Args:
+        recipe: What it was trained by.
+        network: In evaluation mode; its weights are rounded to half precision.
+        out: Folder of the model; files in it are replaced.
+        steps: How long it was trained.
+        crops: Training crops; given, the graph is quantised to 8 bits on them.
+
+    Raises:
+        MissingExtraError: Quantisation is asked for and NNCF is not installed.
+    """
+    heads = ENCODINGS.get(recipe.encoding).heads(recipe.schema)
+    weights = {name: _half(value) for name, value in network.state_dict().items()}
+    network.load_state_dict(weights)  # so that every engine computes with the very numbers of the weights file
+    card = _card(recipe, network, steps, "f32" if crops is None else "int8")
+    out.mkdir(parents=True, exist_ok=True)
+    save_graph(network, heads, out / GRAPH, crops)
+    with replacing(out / WEIGHTS) as path:
+        path.write_bytes(save(weights))
+    with replacing(out / CARD) as path:
+        path.write_text(card.to_json(), encoding="utf-8")
+    return card
+
+
+def save_graph(
+    network: nn.Module, heads: tuple[Head, ...], path: Path, crops: UInt8[np.ndarray, "n h w 3"] | None = None
+) -> None:
+    """Write a network as OpenVINO graph and constants, of any size that is a multiple of its stride.
+
+    Raises:
+        MissingExtraError: `crops` ask for 8 bits and NNCF is not installed.
+    """
+    import openvino as ov
+
+    with torch.no_grad():
+        graph = ov.convert_model(Deployed(network, heads).eval(), example_input=torch.zeros(1, 3, PROBE_PX, PROBE_PX))
+    graph.reshape({graph.inputs[0]: ov.PartialShape([1, 3, -1, -1])})
+    for output, head in zip(graph.outputs, heads, strict=True):
+        output.get_tensor().set_names({head.name})
+    if crops is not None:
+        graph = _quantised(graph, crops)
+    # OpenVINO counts nodes up within a process; these names make every export of the same weights the same bytes.
+    graph.set_friendly_name("nuclens")
+    for number, node in enumerate(graph.get_ordered_ops()):
+        node.set_friendly_name(f"{node.get_type_name()}_{number}")
+    ov.save_model(graph, path, compress_to_fp16=False)
+
+
+def reach_px(network: nn.Module, heads: tuple[Head, ...]) -> int:
+    """Measured reach, pixels: the farthest row below a changed upper half where over 1 % of pixels still move.
+
+    A pixel moves if any of its outputs does, by over half an integer step.
+    The pictures are smooth seeded noise in the colours of a stained section: on what it takes for no tissue at all a
+    network is sure of itself, and its reach comes out too short.
+    """
+    side = 32 * int(network.stride)  # type: ignore[arg-type]
+    deployed = Deployed(network, heads).eval()
+    before, other = _sections(0, side), _sections(1, side)
+    after = np.concatenate([other[:, : side // 2], before[:, side // 2 :]], axis=1)
+    with torch.no_grad():
+        pairs = zip(*(deployed(normalised(torch.from_numpy(rgb))) for rgb in (before, after)), heads, strict=True)
+    moved = torch.stack([((a - b).abs() * head.scale > 0.5).any(dim=1) for a, b, head in pairs]).any(dim=0)
+    rows = torch.nonzero(moved.float().mean(dim=(0, 2))[side // 2 :] > REACH_SHARE)
+    return int(rows.max()) + 1 if len(rows) else 0
+
+
+def _sections(seed: int, side: int) -> UInt8[np.ndarray, "n side side 3"]:
+    noise = np.random.default_rng(seed).standard_normal((4, side, side, 3), np.float32)
+    smooth = np.stack([cv2.GaussianBlur(picture, (0, 0), 8) for picture in noise])
+    pixels: np.ndarray = (_EOSIN + 300 * smooth).clip(0, 255)
+    return pixels.astype(np.uint8)
+
+
+def _half(value: Tensor) -> Tensor:
+    return (value.half() if value.is_floating_point() else value).contiguous()
+
+
+def _quantised(graph: Any, crops: np.ndarray) -> Any:
+    try:
+        import nncf
+    except ImportError as error:
+        raise MissingExtraError(
+            "int8 export needs nncf; `pip install 'nuclens[export]'`, or --precision f32"
+        ) from error
+    pixels = [normalised(torch.from_numpy(crop[None])).numpy() for crop in crops]
+    return nncf.quantize(
+        graph,
+        nncf.Dataset(pixels),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(pixels),
+        # Without VNNI instructions 8-bit products overflow unless weights keep a bit in hand.
+        advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
+    )
+
+
+def _card(recipe: ResolvedRecipe, network: nn.Module, steps: int, precision: str) -> Card:
+    about = recipe.about
+    heads = ENCODINGS.get(recipe.encoding).heads(recipe.schema)
+    return Card(
+        name=recipe.name,
+        version=about.version,
+        description=about.description,
+        license=about.license,
+        mpp=recipe.mpp,
+        schema=recipe.schema,
+        network=recipe.network,
+        network_options=recipe.network_options,
+        encoding=recipe.encoding,
+        encoding_options=recipe.encoding_options,
+        heads=heads,
+        preprocessing=Preprocessing(),
+        precision=precision,
+        stride=int(network.stride),  # type: ignore[arg-type]
+        reach=reach_px(network, heads),
+        datasets=about.datasets,
+        limits=about.limits,
+        metrics=about.metrics,
+        training={
+            "recipe": recipe.digest,
+            "seed": recipe.train.seed,
+            "steps": steps,
+            "crops": steps * recipe.train.batch,
+        },
+    )

@@ -1,0 +1,171 @@
+"""Batches of augmented crops: crop k of step s depends on the seed, s and k alone, so a resumed run sees the same."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from nuclens.core.errors import InputError, RecipeError
+from nuclens.core.kinds import Kind
+from nuclens.core.schema import ClassSchema, leaf_masks
+from nuclens.core.types import Sample, Truth, truth_of
+from nuclens.training.augment import placement, recolour, warp
+from nuclens.training.settings import DataSettings, ResolvedRecipe
+
+Batch = dict[str, np.ndarray]
+DATASETS: Kind[Any] = Kind("nuclens.datasets")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """One annotated image, ready to be cropped.
+
+    Attributes:
+        rgb: Pixels.
+        labels: As float32; -1 where nothing is known.
+        truth: Leaves and centres of its nuclei.
+        outlined: Whether its outlines are learned.
+        share: Weight of its data set divided by the pixels of the data set, times its own.
+    """
+
+    rgb: UInt8[np.ndarray, "h w 3"]
+    labels: Float32[np.ndarray, "h w"]
+    truth: Truth
+    outlined: bool
+    share: float
+
+
+def load_sources(recipe: ResolvedRecipe, root: Path) -> list[Source]:
+    """All images of a recipe that are trained on.
+
+    Raises:
+        CorruptDatasetError: A folder is missing or broken.
+        RecipeError: A data set has no image left after exclusions.
+    """
+    sources = []
+    schema = recipe.schema
+    for data in recipe.data:
+        samples = list(open_samples(data, root))
+        pixels = sum(sample.labels.size for sample in samples)
+        if not pixels:
+            raise RecipeError(f"data {data.path}: no image left to train on; exclude or validate fewer groups")
+        sources += [_source(sample, data, schema, pixels) for sample in samples]
+    return sources
+
+
+def check_groups(recipe: ResolvedRecipe, root: Path) -> None:
+    """Check that all groups a recipe sets aside exist: a misspelt one would be trained on.
+
+    Raises:
+        CorruptDatasetError: A folder is missing.
+        RecipeError: A data set has no such group.
+    """
+    for data in recipe.data:
+        groups = DATASETS.get(data.dataset).open(root / data.path).groups
+        if unknown := sorted({*data.exclude, *data.validate} - set(groups)):
+            raise RecipeError(f"data {data.path}: no group {', '.join(unknown)} to set aside; check the names")
+
+
+def open_samples(data: DataSettings, root: Path) -> Iterator[Sample]:
+    """Samples of one entry of a recipe that are trained on; no others are read."""
+    pack = DATASETS.get(data.dataset).open(root / data.path)
+    for index, group in enumerate(pack.groups):
+        if group not in data.exclude and group not in data.validate:
+            yield pack[index]
+
+
+def leaves_of(sample: Sample, data: DataSettings, schema: ClassSchema) -> UInt8[np.ndarray, "n+1"]:
+    """Leaf masks of a sample's nuclei under a recipe's table."""
+    table = {int(type_id): schema.mask(*names) for type_id, names in data.leaves.items()}
+    masks: np.ndarray = leaf_masks(table, 256)[sample.types]
+    return masks
+
+
+def _source(sample: Sample, data: DataSettings, schema: ClassSchema, pixels: int) -> Source:
+    truth = truth_of(sample.labels, leaves_of(sample, data, schema))
+    labels = sample.labels.astype(np.float32)
+    if sample.ignore is not None:
+        labels[sample.ignore] = -1
+    share = data.share * sample.labels.size / pixels
+    return Source(sample.rgb, labels, truth, data.outlined and sample.outlined, share)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sampler:
+    """Makes the batch of any step.
+
+    Attributes:
+        recipe: Crop size, batch size, augmentation and seed.
+        encoding: What turns labels into targets.
+        sources: Where crops come from.
+    """
+
+    recipe: ResolvedRecipe
+    encoding: Any
+    sources: list[Source]
+
+    def batch(self, step: int) -> Batch:
+        """Pixels `rgb` uint8 (n, h, w, 3), the encoding's targets, `known` and `outlined` uint8 (n, h, w)."""
+        shares = np.array([source.share for source in self.sources])
+        crops = []
+        for index in range(self.recipe.train.batch):
+            rng = np.random.default_rng((self.recipe.train.seed, step, index))
+            crops.append(self._crop(rng, self.sources[rng.choice(len(shares), p=shares / shares.sum())]))
+        return {name: np.stack([crop[name] for crop in crops]) for name in crops[0]}
+
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """Batches of a range of steps; the next ones are made while the caller works on the present one."""
+        steps = iter(range(first, last))
+        ahead = max(1, (cpu_count() or 1) // 2)
+        with ThreadPoolExecutor(ahead) as pool:
+            queue = deque(pool.submit(self.batch, step) for step in islice(steps, ahead))
+            while queue:
+                ready = queue.popleft().result()
+                queue.extend(pool.submit(self.batch, step) for step in islice(steps, 1))
+                yield ready
+
+    def _crop(self, rng: np.random.Generator, source: Source) -> Batch:
+        size, augment = self.recipe.train.crop, self.recipe.augment
+        affine = placement(rng, (source.labels.shape[0], source.labels.shape[1]), size, augment)
+        rgb, labels = warp(source.rgb, source.labels, affine, size)
+        known = labels >= 0
+        # Centres were taken from the whole image, so cut nuclei still point at their own centre.
+        centres = (source.truth.centres[:, ::-1] @ affine[:, :2].T + affine[:, 2])[:, ::-1].astype(np.float32)
+        targets: Batch = self.encoding.encode(Truth(labels.clip(0), source.truth.leaves, centres))
+        outlined = known & source.outlined
+        return {
+            "rgb": recolour(rng, rgb, augment),
+            "known": known.astype(np.uint8),
+            "outlined": outlined.astype(np.uint8),
+            **targets,
+        }
+
+
+def calibration_crops(recipe: ResolvedRecipe, root: Path, count: int = 40) -> UInt8[np.ndarray, "n h w 3"]:
+    """Plain crops of the training images, spread over all of them, for fixing the ranges of 8-bit arithmetic.
+
+    Raises:
+        CorruptDatasetError: A folder is missing or broken.
+        InputError: No image is as large as a crop.
+    """
+    size = recipe.train.crop
+    crops = []
+    pixels = [sample.rgb for data in recipe.data if data.outlined for sample in open_samples(data, root)]
+    large = [rgb for rgb in pixels if min(rgb.shape[:2]) >= size]
+    if not large:
+        raise InputError(f"{root}: no outlined training image is as large as a crop of {size} pixels; set train.crop")
+    rng = np.random.default_rng(recipe.train.seed)
+    for index in range(count):
+        rgb = large[index * len(large) // count]
+        row, column = (int(rng.integers(0, side - size + 1)) for side in rgb.shape[:2])
+        crops.append(rgb[row : row + size, column : column + size])
+    return np.stack(crops)

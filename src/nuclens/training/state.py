@@ -1,0 +1,131 @@
+"""The state of a run: weights, averaged weights and optimiser in one safetensors file, replaced atomically."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from nuclens.core.errors import CheckpointError
+from nuclens.core.files import replacing
+
+Tensors: TypeAlias = dict[str, Tensor]
+
+
+@dataclass(slots=True)
+class State:
+    """What a run needs to go on as if it had never stopped.
+
+    Attributes:
+        network: Under training, on its device.
+        optimizer: Of its parameters.
+        step: Steps done.
+        cooling: First step of the cool-down and its length; None until one is asked for.
+        average: Exponential moving average of every weight and buffer of the network: what is exported.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    cooling: tuple[int, int] | None = None
+    average: Tensors = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin the average at the network's own weights."""
+        self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+
+    @torch.no_grad()
+    def advance(self, decay: float) -> None:
+        """Count a step and move the average; the first steps count more, so that it forgets the random start."""
+        self.step += 1
+        weight = 1 - min(decay, (1 + self.step) / (10 + self.step))
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, weight)
+            else:
+                self.average[name].copy_(value)
+
+    def save(self, path: Path, digest: str) -> None:
+        """Write everything; `digest` names the recipe.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.items()}
+        for index, entry in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in entry.items()}
+        notes = {"step": str(self.step), "recipe": digest}
+        if self.cooling:
+            notes |= {"cool_from": str(self.cooling[0]), "cool_steps": str(self.cooling[1])}
+        with replacing(path) as temporary:
+            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, notes)
+
+    def load(self, path: Path, digest: str | None = None) -> None:
+        """Read everything back; a `digest` other than the file's is refused.
+
+        Raises:
+            CheckpointError: The file is broken, or belongs to another recipe or network.
+        """
+        tensors, notes = read_tensors(path)
+        if digest is not None and notes.get("recipe") != digest:
+            raise CheckpointError(
+                f"{path}: was written by another recipe; give another --out, or start from it with --from"
+            )
+        fill(self.network.state_dict(), part(tensors, "network."), path)
+        fill(self.average, part(tensors, "average."), path)
+        self._load_optimizer(part(tensors, "optimizer."))
+        self.step = int(notes["step"])
+        self.cooling = (int(notes["cool_from"]), int(notes["cool_steps"])) if "cool_from" in notes else None
+
+    def _load_optimizer(self, tensors: Tensors) -> None:
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        entries: dict[int, Tensors] = {}
+        for name, value in tensors.items():
+            index, _, key = name.partition(".")
+            like = parameters[int(index)]
+            # Sums depend on the order in memory: moments must lie as their parameter does, or bits differ.
+            moment = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            entries.setdefault(int(index), {})[key] = moment.detach()
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": entries})
+
+
+@torch.no_grad()
+def fill(target: Tensors, source: Tensors, path: Path) -> None:
+    """Copy values into tensors of the same names, which keep their device, precision and memory layout.
+
+    Raises:
+        CheckpointError: The two differ in names or shapes; `path` is named as where `source` came from.
+    """
+    shapes, wanted = ({name: tuple(value.shape) for name, value in tensors.items()} for tensors in (source, target))
+    if shapes != wanted:
+        name = min(name for name in shapes | wanted if shapes.get(name) != wanted.get(name))
+        raise CheckpointError(
+            f"{path}: belongs to another network; {name} is {shapes.get(name, 'absent')}, "
+            f"wanted {wanted.get(name, 'no such tensor')}; check the recipe's network, leaves and encoding"
+        )
+    for name, value in target.items():
+        value.copy_(source[name])
+
+
+def part(tensors: Tensors, prefix: str) -> Tensors:
+    """Tensors whose names have a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: There is no such file, or it is broken.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read as safetensors ({error})") from error

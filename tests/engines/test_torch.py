@@ -1,0 +1,58 @@
+"""The torch engine: the contract, and what it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from nuclens.core.errors import CheckpointError  # noqa: E402
+from nuclens.core.models import WEIGHTS, open_model  # noqa: E402
+from nuclens.engines.torch import PLUGIN, TorchOptions  # noqa: E402
+from nuclens.testing.engines import EngineContract  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+class TestTorch(EngineContract):
+    name = "torch"
+    files = (WEIGHTS,)
+
+
+def test_values_have_their_activations(tiny_model: Path) -> None:
+    rgb = np.random.default_rng(1).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    values = PLUGIN.load(open_model(tiny_model), TorchOptions(threads=1)).values(rgb)
+    assert all(value.dtype == np.float32 for value in values.values())
+    assert ((values["nucleus"] > 0) & (values["nucleus"] < 1)).all()
+    np.testing.assert_allclose(values["type"].sum(axis=0), 1, atol=1e-6)
+    assert values["offset"].min() < 0 < values["offset"].max()
+
+
+def test_weights_of_another_network_are_refused(tiny_model: Path) -> None:
+    model = open_model(tiny_model)
+    wider = replace(model.card, network_options={**model.card.network_options, "widths": [8, 8, 16, 32]})
+    with pytest.raises(CheckpointError, match=f"{WEIGHTS}: no weights for network 'nuclens'"):
+        PLUGIN.load(replace(model, card=wider), TorchOptions(threads=1))
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_integers_or_their_neighbours(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no graphics processor")
+    rgb = np.random.default_rng(2).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    model = open_model(tiny_model)
+    on_gpu = PLUGIN.load(model, TorchOptions()).run(rgb)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    on_cpu = PLUGIN.load(model, TorchOptions()).run(rgb)
+    for name, value in on_cpu.items():
+        assert np.abs(on_gpu[name].astype(int) - value).max() <= 1

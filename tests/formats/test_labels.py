@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from nuclens.core.contours import outlines
+from nuclens.core.errors import DataError, InputError
+from nuclens.core.labels import compact
+from nuclens.core.records import from_outlines
+from nuclens.core.schema import UNTYPED
+from nuclens.core.types import Frame, Instances
+from nuclens.formats import labels
+from nuclens.formats.labels import PLUGIN
+
+PIXELS = np.array(
+    [
+        [1, 1, 0, 0, 2],
+        [1, 0, 0, 2, 2],
+        [1, 1, 1, 3, 2],
+    ],
+    np.int32,
+)  # touching each other and every border
+
+
+def nuclei(mpp: float | None = 0.25) -> Instances:
+    return replace(from_outlines(UNTYPED, *outlines(PIXELS, 3)), frame=Frame(3, 5, mpp))
+
+
+def test_pixels_are_the_labels(tmp_path: Path) -> None:
+    PLUGIN.write(tmp_path / "label.tif", nuclei())
+    drawn = tifffile.imread(tmp_path / "label.tif")
+    assert drawn.dtype == np.int32
+    np.testing.assert_array_equal(drawn, PIXELS)
+
+
+@pytest.mark.data
+def test_real_nuclei_come_back(data_root: Path, tmp_path: Path) -> None:
+    truth, ids = compact(np.load(data_root / "tnbc" / "labels" / "09_2.npz")["instances"])
+    result = replace(from_outlines(UNTYPED, *outlines(truth, len(ids))), frame=Frame(512, 512, 0.25))
+    PLUGIN.write(tmp_path / "label.tif", result)
+    read = PLUGIN.read(tmp_path / "label.tif")
+    np.testing.assert_array_equal(read.offsets, result.offsets)
+    np.testing.assert_array_equal(read.vertices, result.vertices)
+    np.testing.assert_allclose(read.centroids, result.centroids)
+
+
+def test_tags_say_resolution_and_no_time(tmp_path: Path) -> None:
+    PLUGIN.write(tmp_path / "label.tif", nuclei(0.5))
+    with tifffile.TiffFile(tmp_path / "label.tif") as file:
+        page: Any = file.pages[0]
+        tags = page.tags
+        assert tags["XResolution"].value == (20_000, 1)
+        assert tags["ResolutionUnit"].value == 3
+        assert "DateTime" not in tags
+        assert "Software" not in tags
+    PLUGIN.write(tmp_path / "label.tif", nuclei(None))
+    assert PLUGIN.read(tmp_path / "label.tif").frame == Frame(3, 5, None)
+
+
+def test_odd_resolution_comes_back_exactly(tmp_path: Path) -> None:
+    PLUGIN.write(tmp_path / "label.tif", nuclei(0.2527123456789))
+    assert PLUGIN.read(tmp_path / "label.tif").frame.mpp == 0.2527123456789
+
+
+def test_of_overlapping_nuclei_the_first_keeps_the_pixels(tmp_path: Path) -> None:
+    square = np.array([[0, 0], [0, 4], [4, 4], [4, 0]], np.float32)
+    both = from_outlines(UNTYPED, np.concatenate([square, square + 2]), np.array([0, 4, 8]))
+    PLUGIN.write(tmp_path / "label.tif", both)
+    assert tifffile.imread(tmp_path / "label.tif")[2:4, 2:4].tolist() == [[1, 1], [1, 1]]
+
+
+@pytest.mark.parametrize("frame", [Frame(10_001, 10_000, 0.25), Frame(0, 7, None)], ids=["too large", "no pixels"])
+def test_sizes_without_label_image(frame: Frame, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"write \.parquet or \.geojson"):
+        PLUGIN.write(tmp_path / "label.tif", replace(nuclei(), frame=frame))
+    assert list(tmp_path.iterdir()) == []
+
+
+def read(path: Path, pixels: Any, **options: Any) -> Instances:
+    tifffile.imwrite(path, pixels, **options)
+    return PLUGIN.read(path)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32, np.uint32])
+def test_other_label_images_are_read(kind: type, tmp_path: Path) -> None:
+    result = read(tmp_path / "label.tif", np.where(PIXELS > 0, PIXELS * 50, 0).astype(kind))
+    np.testing.assert_array_equal(result.vertices, nuclei().vertices)
+    assert result.frame == Frame(3, 5, None)
+
+
+def test_resolution_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "label.tif"
+    assert read(path, PIXELS, resolution=(50_800, 50_800), resolutionunit="INCH").frame.mpp == pytest.approx(0.5)
+    assert read(path, PIXELS, resolution=(72, 72), resolutionunit="INCH").frame.mpp is None
+    assert read(path, PIXELS, resolution=(0, 0), resolutionunit="INCH").frame.mpp is None
+
+
+def test_no_nuclei_and_one_pixel(tmp_path: Path) -> None:
+    assert len(read(tmp_path / "label.tif", np.zeros((1, 1), np.uint8))) == 0
+    assert read(tmp_path / "label.tif", np.ones((1, 1), np.uint8)).centroids.tolist() == [[0.5, 0.5]]
+
+
+def test_what_is_no_label_image_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "label.tif"
+    with pytest.raises(DataError, match="one channel of whole numbers"):
+        read(path, np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(DataError, match="one channel of whole numbers"):
+        read(path, np.zeros((4, 4), np.float32))
+    with pytest.raises(DataError, match="can be read"):
+        read(path, PIXELS, description='{"nuclens": ', metadata=None)
+    with pytest.raises(DataError, match="header is damaged"):
+        read(path, PIXELS, description='{"nuclens": {}}', metadata=None)
+    monkeypatch.setattr(labels, "MAX_PIXELS", 14)
+    with pytest.raises(DataError, match="at most"):
+        read(path, PIXELS)

@@ -1,0 +1,418 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from jaxtyping import Int32, UInt8
+
+from nuclens.core.contours import rasterise
+from nuclens.core.errors import InputError, NuclensError, ResolutionError, ShapeError, UnreadableImageError
+from nuclens.core.heads import RawHeads
+from nuclens.core.models import open_model, shipped
+from nuclens.core.slides import array_slide
+from nuclens.core.tiling import Box
+from nuclens.core.types import HEMATOXYLIN, Instances
+from nuclens.engines.openvino import PLUGIN as OPENVINO
+from nuclens.jobs.segment import Picture, Segmenter, load_model, run, segment
+
+Disc = tuple[int, int, int]
+Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
+CORES = (256, 512, 1024)
+
+
+@pytest.fixture(scope="module")
+def segmenter(painted_model: Path) -> Segmenter:
+    return load_model(painted_model, tile_px=64)
+
+
+@pytest.fixture(scope="module")
+def tilings(painted_model: Path) -> list[Segmenter]:
+    loaded = load_model(painted_model)
+    return [replace(loaded, tile_px=core) for core in CORES]
+
+
+@pytest.fixture(scope="module")
+def default() -> Segmenter:
+    if "default" not in shipped():
+        pytest.skip("MODEL MISSING: no default model is inside the package; it was not tried on real images")
+    return load_model("default")
+
+
+def scattered(height: int, width: int, least: int = 4, pitch: int = 32) -> list[Disc]:
+    """One disc of radius `least` to 12 in every field of a lattice, never nearer to its border than 1 pixel."""
+    rng = np.random.default_rng(height * width)
+    discs = []
+    for top in range(0, height - pitch + 1, pitch):
+        for left in range(0, width - pitch + 1, pitch):
+            radius = int(rng.integers(least, 13))
+            row, column = rng.integers(radius + 1, pitch - radius - 1, 2)
+            discs.append((top + int(row), left + int(column), radius))
+    return discs
+
+
+def drawn(height: int, width: int, discs: list[Disc]) -> Int32[np.ndarray, "h w"]:
+    """Labels of discs, the twin of what `paint` paints."""
+    labels = np.zeros((height, width), np.int32)
+    rows, columns = np.ogrid[:height, :width]
+    for number, (row, column, radius) in reversed(list(enumerate(discs, 1))):
+        labels[(rows - row) ** 2 + (columns - column) ** 2 <= radius**2] = number
+    return labels
+
+
+def redrawn(nuclei: Instances) -> Int32[np.ndarray, "h w"]:
+    labels: Int32[np.ndarray, "h w"] = rasterise(
+        nuclei.vertices, nuclei.offsets, (nuclei.frame.height, nuclei.frame.width)
+    )
+    return labels
+
+
+def by_id(nuclei: Instances) -> Instances:
+    return nuclei[np.lexsort(nuclei.ids.T)]
+
+
+def same(first: Instances, second: Instances) -> bool:
+    """Whether two results hold the same nuclei in any order."""
+    first, second = by_id(first), by_id(second)
+    names = ("ids", "anchors", "types", "scores", "probabilities", "centroids", "offsets", "vertices")
+    equal = all(np.array_equal(getattr(first, name), getattr(second, name)) for name in names)
+    measured = first.measurements.keys() == second.measurements.keys() and all(
+        np.allclose(column, second.measurements[name], rtol=1e-5, atol=1e-6)
+        for name, column in first.measurements.items()
+    )
+    return equal and measured
+
+
+def within(seconds: float, work: Callable[[], Any]) -> Any:
+    """What `work` returns or raises; fails if it hangs."""
+    ended: list[Any] = []
+
+    def target() -> None:
+        try:
+            ended.append((work(), None))
+        except Exception as error:  # noqa: BLE001  # raised again by the test
+            ended.append((None, error))
+
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert ended, "hangs"
+    result, error = ended[0]
+    if error is not None:
+        raise error
+    return result
+
+
+def own_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("nuclens-")]
+
+
+def test_discs_come_back_pixel_by_pixel(segmenter: Segmenter, paint: Paint) -> None:
+    shape = (133, 171)
+    # Touching ones, one over the corner where four tiles meet, and three cut by the border of the image.
+    discs = [(20, 20, 8), (20, 37, 8), (64, 64, 14), (0, 90, 9), (132, 100, 6), (60, 168, 11), (100, 20, 4)]
+    nuclei = segment(paint(*shape, discs), model=segmenter, mpp=0.25)
+    assert nuclei.frame.mpp == 0.25
+    found = [tuple(anchor) for anchor in nuclei.anchors.tolist()]
+    nuclei = nuclei[np.array([found.index((row, column)) for row, column, _ in discs])]
+    labels = drawn(*shape, discs)
+    np.testing.assert_array_equal(redrawn(nuclei), labels)
+    assert [nuclei.schema.name(kind) for kind in nuclei.types] == ["small" if r < 10 else "large" for *_, r in discs]
+    np.testing.assert_allclose(nuclei.area_um2, np.bincount(labels.reshape(-1))[1:] * 0.25**2, rtol=1e-6)
+    np.testing.assert_allclose(nuclei.centroids[0], (20.5, 20.5))
+    assert nuclei.scores.tolist() == [1] * 7
+    assert {"model", "model digest", "plan", "image", "weights licence"} == set(nuclei.metadata)
+
+
+@pytest.mark.parametrize("shape", [(530, 790), (257, 513), (256, 256), (1025, 301), (40, 2100)])
+def test_nuclei_do_not_depend_on_tiles(tilings: list[Segmenter], paint: Paint, shape: tuple[int, int]) -> None:
+    discs = scattered(*shape)
+    picture = paint(*shape, discs)
+    whole, *others = (segment(picture, model=one, mpp=0.25) for one in reversed(tilings))
+    # As many as painted, with all their pixels: none is cut where tiles meet, none is there twice.
+    assert len(whole) == len(discs)
+    np.testing.assert_array_equal(redrawn(whole) > 0, picture[..., 0] < 128)
+    for other in others:
+        assert same(other, whole)
+
+
+def test_debris_far_away_lowers_no_score(tilings: list[Segmenter], paint: Paint) -> None:
+    picture = paint(300, 700, [(100, 100, 10), (200, 600, 10)])
+    picture[50:250:8, 250:450:8] = 0, 128, 128  # dark pixels too far apart to be nuclei
+    for one in tilings:
+        assert segment(picture, model=one, mpp=0.25).scores.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("mpp", [0.5, 0.17])
+def test_a_resampled_picture_does_not_depend_on_tiles(tilings: list[Segmenter], paint: Paint, mpp: float) -> None:
+    discs = scattered(333, 401, least=7)
+    picture = paint(333, 401, discs, scale=mpp / 0.25)
+    whole, *others = (segment(picture, model=one, mpp=mpp) for one in reversed(tilings))
+    assert len(whole) == len(discs)
+    for other in others:
+        assert same(other, whole)
+
+
+@pytest.mark.data
+def test_the_default_model_finds_the_same_whatever_the_tiles(default: Segmenter, data_root: Path) -> None:
+    path = sorted((data_root / "monuseg" / "test" / "images").glob("*.webp"))[0]
+    whole, *others = (segment(path, model=replace(default, tile_px=core), mpp=0.25) for core in reversed(CORES))
+    outlines = {whole.ids[row].tobytes(): whole.outline(row).tobytes() for row in range(len(whole))}
+    assert len(outlines) == len(whole) > 100
+    for other in others:
+        found = {other.ids[row].tobytes(): other.outline(row).tobytes() for row in range(len(other))}
+        differing = dict(outlines.items() ^ found.items())
+        assert len(differing) <= 0.001 * len(whole)
+
+
+@pytest.mark.data
+def test_threads_of_the_engine_do_not_change_a_byte(default: Segmenter, data_root: Path, tmp_path: Path) -> None:
+    path = sorted((data_root / "monuseg" / "test" / "images").glob("*.webp"))[1]
+    files = []
+    for threads in (1, 2):
+        runner = OPENVINO.load(default.model, OPENVINO.options(threads=threads))
+        files.append(tmp_path / f"{threads}.parquet")
+        segment(path, model=replace(default, runner=runner, tile_px=512), mpp=0.25).save(files[-1])
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_mpp_is_the_files_own_or_the_callers(segmenter: Segmenter, paint: Paint, tmp_path: Path) -> None:
+    picture, path = paint(64, 80, [(30, 40, 10)]), tmp_path / "a.tif"
+    tifffile.imwrite(path, picture, resolution=(40_000, 40_000), resolutionunit="CENTIMETER")
+    assert segment(path, model=segmenter).frame.mpp == pytest.approx(0.25)
+    assert segment(path, model=segmenter, mpp=0.251).frame.mpp == 0.251
+    assert segment(picture, model=segmenter, mpp=0.25).area_um2 == pytest.approx(
+        segment(path, model=segmenter).area_um2
+    )
+
+
+def test_without_mpp_the_error_says_what_to_give(segmenter: Segmenter, paint: Paint, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), paint(64, 80, []))
+    with pytest.raises(ResolutionError, match=r"a\.png.*0\.25 .*0\.5 ") as caught:
+        segment(path, model=segmenter)
+    assert str(caught.value).startswith(str(path))
+    with pytest.raises(ResolutionError, match=r"array.*0\.25 .*0\.5 "):
+        segment(paint(64, 80, []), model=segmenter)
+
+
+@pytest.mark.parametrize("mpp", [0, -0.25, 40, float("nan"), float("inf")])
+def test_impossible_mpp_is_refused(segmenter: Segmenter, paint: Paint, mpp: float) -> None:
+    with pytest.raises(ResolutionError, match=r"outside 0\.05-4"):
+        segment(paint(64, 80, []), model=segmenter, mpp=mpp)
+
+
+@pytest.mark.parametrize(("mpp", "error_px"), [(0.5, 0.5), (0.125, 1), (0.3, 1)])
+def test_a_scaled_picture_has_results_in_its_own_pixels(
+    segmenter: Segmenter, paint: Paint, mpp: float, error_px: float
+) -> None:
+    shape, discs = (150, 203), [(40, 50, 12), (100, 150, 20), (90, 60, 16)]
+    nuclei = segment(paint(*shape, discs, scale=mpp / 0.25), model=segmenter, mpp=mpp)
+    nuclei = nuclei[np.lexsort(nuclei.centroids.T[::-1])]
+    discs = sorted(discs)
+    assert (nuclei.frame.height, nuclei.frame.width, nuclei.frame.mpp) == (*shape, mpp)
+    np.testing.assert_allclose(nuclei.centroids, [(row + 0.5, column + 0.5) for row, column, _ in discs], atol=error_px)
+    areas = np.array([(drawn(*shape, [disc]) > 0).sum() * mpp**2 for disc in discs])
+    np.testing.assert_allclose(nuclei.area_um2, areas, rtol=0.06)
+    # The working grid is finer or coarser by the ratio of resolutions.
+    np.testing.assert_allclose(nuclei.anchors, np.array(discs)[:, :2] * mpp / 0.25, atol=2)
+
+
+def test_nearly_the_models_resolution_is_not_resampled(segmenter: Segmenter, paint: Paint) -> None:
+    discs = [(30, 40, 10)]
+    nuclei = segment(paint(64, 80, discs), model=segmenter, mpp=0.2485)
+    np.testing.assert_array_equal(redrawn(nuclei), drawn(64, 80, discs))
+    assert nuclei.area_um2[0] == pytest.approx((drawn(64, 80, discs) > 0).sum() * 0.2485**2)
+
+
+def test_grey_and_alpha(segmenter: Segmenter, paint: Paint) -> None:
+    rgb = paint(96, 120, scattered(96, 120))
+    plain = segment(rgb, model=segmenter, mpp=0.25)
+    opaque = np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
+    np.testing.assert_array_equal(segment(opaque, model=segmenter, mpp=0.25).vertices, plain.vertices)
+    opaque[..., 3] = 0
+    assert len(segment(opaque, model=segmenter, mpp=0.25)) == 0
+    # Grey 128 is no way at all: each such pixel of a grey picture would be a centre; white ones are no nuclei.
+    grey = np.full((96, 120), 255, np.uint8)
+    grey[40:60, 30:50] = 127
+    stacked = np.repeat(grey[..., None], 3, axis=2)
+    card = replace(segmenter.model.card, encoding_options={"peak": 0.5, "min_score": 0.0})
+    easy = replace(segmenter, model=replace(segmenter.model, card=card))
+    found = [segment(one, model=easy, mpp=0.25) for one in (grey, stacked)]
+    assert len(found[0]) > 0
+    np.testing.assert_array_equal(found[0].vertices, found[1].vertices)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (64, 64), (65, 64)])
+def test_nothing_painted_nothing_found(segmenter: Segmenter, shape: tuple[int, int], tmp_path: Path) -> None:
+    nuclei = segment(np.full((*shape, 3), 255, np.uint8), model=segmenter, mpp=0.25)
+    assert len(nuclei) == 0
+    assert HEMATOXYLIN in nuclei.measurements
+    for suffix in (".parquet", ".geojson", ".csv"):
+        nuclei.save(tmp_path / f"a{suffix}")
+
+
+def test_an_array_that_is_no_picture(segmenter: Segmenter) -> None:
+    with pytest.raises(ShapeError):
+        segment(np.zeros((5, 5, 7), np.uint8), model=segmenter, mpp=0.25)
+
+
+def test_a_file_that_is_not_there(segmenter: Segmenter, tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImageError, match="no such file"):
+        segment(tmp_path / "absent.png", model=segmenter, mpp=0.25)
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="shipped are"):
+        load_model(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("tile_px", [0, -16, 100])
+def test_tiles_fit_the_stride(painted_model: Path, tile_px: int) -> None:
+    with pytest.raises(InputError, match="stride, 16"):
+        load_model(painted_model, tile_px=tile_px)
+
+
+@dataclass(frozen=True)
+class Fragile:
+    """A slide that fails from some row on."""
+
+    slide: Any
+    error: Exception
+    row: int = 64
+    closed: threading.Event = field(default_factory=threading.Event)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.slide, name)
+
+    def read(self, box: Box) -> UInt8[np.ndarray, "h w 3"]:
+        if box[2] > self.row:
+            raise self.error
+        pixels: UInt8[np.ndarray, "h w 3"] = self.slide.read(box)
+        return pixels
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def pictures_of(segmenter: Segmenter, *slides: Any) -> list[Picture | NuclensError]:
+    return [segmenter.picture(f"{number}", slide, 0.25) for number, slide in enumerate(slides)]
+
+
+def test_a_picture_that_fails_half_way_fails_alone(segmenter: Segmenter, paint: Paint) -> None:
+    good = array_slide(paint(200, 100, scattered(200, 100)))
+    bad = Fragile(good, UnreadableImageError("torn"), 150)
+    missing = InputError("never opened")
+    pictures = [*pictures_of(segmenter, good, bad), missing, *pictures_of(segmenter, good)]
+    results = within(20, lambda: list(run(segmenter, pictures, lambda picture, nuclei: len(nuclei))))
+    assert results == [len(scattered(200, 100)), bad.error, missing, len(scattered(200, 100))]
+    assert bad.closed.is_set()
+    assert own_threads() == []
+
+
+def test_a_bug_in_reading_reaches_the_caller(segmenter: Segmenter, paint: Paint) -> None:
+    bad = Fragile(array_slide(paint(150, 150, [])), ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        within(20, lambda: list(run(segmenter, pictures_of(segmenter, bad), lambda picture, nuclei: None)))
+    assert own_threads() == []
+
+
+class Heads:
+    """A runner whose heads, of these numbers of channels, see nothing."""
+
+    def __init__(self, channels: dict[str, int]) -> None:
+        self.channels = channels
+
+    def run(self, rgb: UInt8[np.ndarray, "h w 3"]) -> RawHeads:
+        return {name: np.zeros((count, *rgb.shape[:2]), np.uint8) for name, count in self.channels.items()}
+
+
+def test_a_bug_in_decoding_reaches_the_caller_with_its_traceback(
+    segmenter: Segmenter, paint: Paint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("nuclens.jobs.segment.rows_of", broken)
+    slides = [array_slide(paint(150, 150, [])), array_slide(paint(150, 150, []))]
+    with pytest.raises(ZeroDivisionError, match="a bug") as caught:
+        within(20, lambda: list(run(segmenter, pictures_of(segmenter, *slides), lambda picture, nuclei: None)))
+    assert "broken" in [entry.name for entry in caught.traceback]
+    assert own_threads() == []
+
+
+@pytest.mark.parametrize("place", ["finish", "report"])
+def test_a_bug_of_the_callers_own_reaches_the_caller(segmenter: Segmenter, paint: Paint, place: str) -> None:
+    def broken(picture: Picture, nuclei: Instances) -> None:
+        raise ZeroDivisionError("a bug")
+
+    def fine(picture: Picture, nuclei: Instances) -> None:
+        pass
+
+    pictures = pictures_of(segmenter, array_slide(paint(150, 150, [])))
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        within(20, lambda: list(run(segmenter, pictures, *((broken, fine) if place == "finish" else (fine, broken)))))
+    assert own_threads() == []
+
+
+def test_heads_of_another_model_are_an_error_of_each_picture(segmenter: Segmenter, paint: Paint) -> None:
+    wrong = replace(segmenter, runner=Heads({"nucleus": 3}))
+    pictures = pictures_of(wrong, *[array_slide(paint(200, 200, []))] * 2)
+    results = within(20, lambda: list(run(wrong, pictures, lambda picture, nuclei: None)))
+    assert [type(result) for result in results] == [ShapeError, ShapeError]
+    with pytest.raises(ShapeError):
+        segment(paint(20, 20, []), model=wrong, mpp=0.25)
+
+
+def test_leaving_early_ends_all_threads(segmenter: Segmenter, paint: Paint) -> None:
+    opened = []
+
+    def endless() -> Iterator[Picture | NuclensError]:
+        while True:
+            opened.append(1)
+            yield segmenter.picture("one", array_slide(paint(64, 64, [])), 0.25)
+
+    results = run(segmenter, endless(), lambda picture, nuclei: None)
+    next(results)
+    within(20, results.close)  # type: ignore[attr-defined]
+    assert own_threads() == []
+    assert len(opened) < 20
+
+
+def test_what_is_in_flight_is_bounded(segmenter: Segmenter, paint: Paint) -> None:
+    begun: list[int] = []
+    ended: list[int] = []
+    most = 0
+
+    class Counting(Heads):
+        def run(self, rgb: UInt8[np.ndarray, "h w 3"]) -> RawHeads:
+            nonlocal most
+            begun.append(1)
+            most = max(most, len(begun) - len(ended))
+            return super().run(rgb)
+
+    def slow(picture: Picture, nuclei: Instances) -> None:
+        time.sleep(0.005)
+        ended.append(1)
+
+    counting = replace(segmenter, runner=Counting({"nucleus": 1, "offset": 2, "type": 2}))
+    picture = counting.picture("a", array_slide(paint(300, 300, [])), 0.25)
+    within(20, lambda: list(run(counting, [picture], lambda picture, nuclei: None, slow)))
+    assert len(begun) == len(ended) == 25
+    assert most <= 8
+
+
+def test_the_plan_holds_what_decides(painted_model: Path, segmenter: Segmenter, paint: Paint) -> None:
+    slide = array_slide(paint(64, 64, []))
+    plan = segmenter.picture("a", slide, 0.5).plan
+    assert (plan.mpp, plan.scale, plan.core_px, plan.halo_px) == (0.5, 2.0, 64, 80)
+    assert plan.model == open_model(painted_model).digest
+    assert plan.digest != segmenter.picture("a", slide, 0.25).plan.digest
+    assert plan.digest == segmenter.picture("another name", slide, 0.5).plan.digest

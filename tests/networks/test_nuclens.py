@@ -1,0 +1,66 @@
+"""The default network: the contract, and what it costs."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from torch import Tensor, nn  # noqa: E402
+
+from nuclens.networks.nuclens import PLUGIN, NuclensOptions  # noqa: E402
+from nuclens.testing.networks import HEADS, NetworkContract  # noqa: E402
+
+
+class TestNuclens(NetworkContract):
+    name = "nuclens"
+    parameters = 1_070_380
+
+
+def test_cost_of_a_tile() -> None:
+    # What torch.utils.flop_counter counts too, which takes seconds to import; cost grows with the area exactly.
+    counted = []
+
+    def count(layer: nn.Conv2d, _: object, output: Tensor) -> None:
+        counted.append(2 * layer.weight[0].numel() * output.numel())
+
+    network = PLUGIN.build(HEADS, NuclensOptions()).eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(count)
+    with torch.inference_mode():
+        network(torch.zeros(1, 3, 64, 64))
+    assert sum(counted) * (1024 // 64) ** 2 == 34_024_194_048
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_stride_follows_the_levels(levels: int) -> None:
+    options = NuclensOptions(widths=(4,) * levels, blocks=(1,) * levels, top_blocks=(1,) * (levels - 1))
+    network = PLUGIN.build(HEADS, options)
+    assert network.stride == 2**levels
+    with torch.inference_mode():
+        values = network.eval()(torch.zeros(1, 3, 37, 23))
+    assert values["offset"].shape == (1, 2, 37, 23)
+
+
+def test_padding_repeats_the_border() -> None:
+    """An odd size is what the same picture with its last row and column repeated gives."""
+    torch.manual_seed(0)
+    network = PLUGIN.build(HEADS, NuclensOptions(widths=(4, 4), blocks=(1, 1), top_blocks=(1,))).eval()
+    pixels = torch.randn(1, 3, 7, 11)
+    padded = nn.functional.pad(pixels, (0, 1, 0, 1), mode="replicate")
+    with torch.inference_mode():
+        odd, even = network(pixels), network(padded)
+    for name, value in odd.items():
+        assert torch.equal(value, even[name][..., :7, :11])
+
+
+def test_channels_are_those_of_the_options() -> None:
+    network = PLUGIN.build(HEADS, NuclensOptions(channels=1, widths=(4, 4), blocks=(1, 1), top_blocks=(1,))).eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 1, 8, 8))["nucleus"].shape == (1, 1, 8, 8)
+
+
+def test_uneven_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        PLUGIN.build(HEADS, NuclensOptions(widths=(4, 4), blocks=(1,)))

@@ -1,0 +1,355 @@
+"""TIFF in the shapes microscopes and their programs write it, and every way to be broken."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from jaxtyping import UInt8
+
+from nuclens.core.errors import UnreadableImageError
+from nuclens.readers.tiff import PLUGIN, TiffSlide
+from nuclens.testing.readers import ReaderContract
+
+Options = dict[str, Any]
+
+
+class TestTiled(ReaderContract):
+    name = "tiff"
+    suffix = ".tif"
+
+    def write(self, path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+        tifffile.imwrite(path, rgb, photometric="rgb", tile=(16, 32), compression="deflate", predictor=True)
+
+
+class TestStrips(ReaderContract):
+    name = "tiff"
+    suffix = ".tiff"
+
+    def write(self, path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+        tifffile.imwrite(path, rgb, photometric="rgb", rowsperstrip=7, compression="lzw")
+
+
+class TestPlainBigTiff(ReaderContract):
+    name = "tiff"
+    suffix = ".tif"
+
+    def write(self, path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+        tifffile.imwrite(path, rgb, photometric="rgb", bigtiff=True, byteorder=">")
+
+
+class TestPlanes(ReaderContract):
+    name = "tiff"
+    suffix = ".tif"
+
+    def write(self, path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+        planes = np.moveaxis(rgb, 2, 0)
+        tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate", tile=(16, 16), compression="zstd")
+
+
+class TestOmeChannels(ReaderContract):
+    name = "tiff"
+    suffix = ".tif"
+
+    def write(self, path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+        planes = np.moveaxis(rgb, 2, 0)
+        metadata = {"axes": "CYX"}
+        tifffile.imwrite(path, planes, photometric="minisblack", ome=True, metadata=metadata, rowsperstrip=9)
+
+
+class TestJpegTiles(ReaderContract):
+    name = "tiff"
+    suffix = ".tif"
+    tolerance = 8
+
+    def write(self, path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+        tifffile.imwrite(path, rgb, photometric="rgb", tile=(16, 16), compression="jpeg", subsampling=(1, 1))
+
+
+@pytest.fixture
+def rgb() -> UInt8[np.ndarray, "h w 3"]:
+    return np.random.default_rng(0).integers(0, 256, (50, 37, 3), np.uint8)
+
+
+@contextmanager
+def saved(folder: Path, array: Any, **options: Any) -> Iterator[TiffSlide]:
+    tifffile.imwrite(folder / "a.tif", array, **options)
+    with closing(PLUGIN.open(folder / "a.tif")) as slide:
+        yield slide
+
+
+def whole(slide: TiffSlide) -> np.ndarray:
+    return slide.read((0, 0, *slide.shape))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"compression": name} for name in ("packbits", "lzma", "zstd", "deflate", "lzw", "webp", "jpeg2000")]
+    + [{"tile": (16, 16), "compression": "webp", "compressionargs": {"lossless": True}}, {"byteorder": ">"}],
+)
+def test_lossless_compressions(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], options: Options) -> None:
+    if options.get("compression") == "webp":
+        options = options | {"compressionargs": {"lossless": True}}
+    with saved(tmp_path, rgb, photometric="rgb", **options) as slide:
+        np.testing.assert_array_equal(whole(slide), rgb)
+        assert slide.notes == ()
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": (16, 32)}, {"rowsperstrip": 7}, {"bigtiff": True}])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_grey(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], options: Options, photometric: str) -> None:
+    grey = rgb[..., 0]
+    with saved(tmp_path, grey, photometric=photometric, **options) as slide:
+        expected = grey if photometric == "minisblack" else 255 - grey
+        np.testing.assert_array_equal(whole(slide), np.repeat(expected[..., None], 3, axis=2))
+
+
+def test_alpha_lies_on_white_and_is_told(tmp_path: Path) -> None:
+    rgba = np.zeros((20, 20, 4), np.uint8)
+    rgba[0, 0] = (200, 100, 50, 255)
+    with saved(tmp_path, rgba, photometric="rgb", extrasamples=["unassalpha"], tile=(16, 16)) as slide:
+        assert slide.read((0, 0, 1, 2)).tolist() == [[[200, 100, 50], [255, 255, 255]]]
+        assert slide.notes == ("alpha composited on white",)
+
+
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+@pytest.mark.parametrize(("brightest", "bits"), [(4095, 12), (65535, 16)])
+def test_one_bright_pixel_decides_for_all_tiles(tmp_path: Path, brightest: int, bits: int, photometric: str) -> None:
+    grey = np.zeros((40, 40), np.uint16)
+    grey[0, 0], grey[39, 39] = 2056, brightest
+    with saved(tmp_path, grey, photometric=photometric, tile=(16, 16)) as slide:
+        assert slide.notes == (f"{bits}-bit samples scaled to 8 bit",)
+        expected = round(2056 / (2**bits - 1) * 255)
+        got = slide.read((0, 0, 1, 1))[0, 0, 0]
+        assert got == (expected if photometric == "minisblack" else 255 - expected)
+        assert slide.read((39, 39, 40, 40))[0, 0, 0] == (255 if photometric == "minisblack" else 0)
+
+
+@pytest.mark.parametrize("subifds", [True, False])
+def test_the_finest_level_of_a_pyramid_is_read(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], subifds: bool) -> None:
+    path = tmp_path / "a.tif"
+    levels = [np.ascontiguousarray(rgb[::step, ::step]) for step in (1, 2, 4)]
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(levels[0], photometric="rgb", tile=(16, 16), subifds=2 if subifds else None)
+        for level in levels[1:]:
+            writer.write(level, photometric="rgb", tile=(16, 16), subfiletype=1)
+    with closing(PLUGIN.open(path)) as slide:
+        np.testing.assert_array_equal(whole(slide), rgb)
+
+
+def test_a_thumbnail_before_the_picture_is_passed_over(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(np.ascontiguousarray(rgb[::7, ::7]), photometric="rgb")
+        writer.write(rgb, photometric="rgb")
+    with closing(PLUGIN.open(path)) as slide:
+        np.testing.assert_array_equal(whole(slide), rgb)
+
+
+def test_only_the_tiles_under_a_box_are_decoded(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+    original = tifffile.FileHandle.read
+
+    def read(handle: Any, size: int = -1) -> Any:
+        decoded.append(size)
+        return original(handle, size)
+
+    monkeypatch.setattr(tifffile.FileHandle, "read", read)
+    with saved(tmp_path, rgb, photometric="rgb", tile=(16, 16)) as slide:
+        decoded.clear()
+        slide.read((17, 16, 32, 33))
+        assert decoded == [16 * 16 * 3] * 2
+        slide.read((18, 18, 33, 34))  # two of its four tiles are still known
+        assert decoded == [16 * 16 * 3] * 4
+
+
+def test_tiles_that_were_left_out_are_white(tmp_path: Path) -> None:
+    tiles = [np.full((16, 16, 3), 9, np.uint8), None, None, np.full((16, 16, 3), 7, np.uint8)]
+    with saved(tmp_path, iter(tiles), shape=(32, 32, 3), dtype=np.uint8, photometric="rgb", tile=(16, 16)) as slide:
+        assert whole(slide)[::16, ::16, 0].tolist() == [[9, 255], [255, 7]]
+
+
+def ome(**physical: Any) -> Options:
+    return {"ome": True, "metadata": {"axes": "YXS", **physical}, "photometric": "rgb"}
+
+
+@pytest.mark.parametrize(
+    ("options", "mpp"),
+    [
+        (ome(PhysicalSizeX=0.25, PhysicalSizeY=0.25), 0.25),
+        (ome(PhysicalSizeX=0.25, PhysicalSizeXUnit="µm", PhysicalSizeY=250, PhysicalSizeYUnit="nm"), 0.25),
+        (ome(PhysicalSizeX=0.0005, PhysicalSizeXUnit="mm", PhysicalSizeY=0.0005, PhysicalSizeYUnit="mm"), 0.5),
+        (ome(PhysicalSizeX=1, PhysicalSizeXUnit="pixel", PhysicalSizeY=1, PhysicalSizeYUnit="pixel"), None),
+        (ome(PhysicalSizeX=90, PhysicalSizeY=90), None),
+        (ome(PhysicalSizeX=0.25) | {"resolution": (20_000, 20_000), "resolutionunit": 3}, 0.5),
+        ({"photometric": "rgb", "resolution": (40_000, 40_000), "resolutionunit": 3}, 0.25),
+        ({"photometric": "rgb", "resolution": (50_800, 50_800), "resolutionunit": 2}, 0.5),
+        ({"photometric": "rgb", "resolution": (300, 300), "resolutionunit": 2}, None),
+        ({"photometric": "rgb", "resolution": (4, 4), "resolutionunit": 1}, None),
+        ({"photometric": "rgb"}, None),
+        ({"imagej": True, "resolution": (4, 4), "metadata": {"unit": "um"}}, 0.25),
+        ({"imagej": True, "resolution": (4, 4), "metadata": {"unit": "micron"}}, 0.25),
+        ({"imagej": True, "resolution": (4, 4), "metadata": {"unit": "\\u00B5m"}}, 0.25),
+        ({"imagej": True, "resolution": (4, 4)}, None),
+        ({"photometric": "rgb", "metadata": None, "description": "Aperio Image|AppMag = 20|MPP = 0.4990"}, 0.499),
+        ({"photometric": "rgb", "metadata": None, "description": "Aperio Image|AppMag = 20"}, None),
+    ],
+)
+def test_resolution(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], options: Options, mpp: float | None) -> None:
+    with saved(tmp_path, rgb, **options) as slide:
+        assert slide.mpp == (None if mpp is None else pytest.approx(mpp))
+
+
+def test_unequal_sides_of_a_pixel_are_told(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    with saved(tmp_path, rgb, **ome(PhysicalSizeX=0.2, PhysicalSizeY=0.3)) as slide:
+        assert slide.mpp == pytest.approx(0.25)
+        assert "0.2 µm wide and 0.3 µm high" in slide.notes[0]
+
+
+def refused(folder: Path, data: bytes) -> str:
+    path = folder / "bad.tif"
+    path.write_bytes(data)
+    with pytest.raises(UnreadableImageError) as caught, closing(PLUGIN.open(path)) as slide:
+        slide.read((0, 0, *slide.shape))
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    assert "\n" not in text
+    return text
+
+
+def written(array: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, array, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "options", "reason"),
+    [
+        ((5, 20, 20), "u1", {"photometric": "minisblack"}, r"axes QYX of \(5, 20, 20\)"),
+        ((4, 20, 20), "u1", {"imagej": True, "metadata": {"axes": "CYX"}}, r"axes CYX of \(4, 20, 20\)"),
+        ((2, 20, 20, 3), "u1", {"photometric": "rgb"}, "wanted one picture"),
+        ((20, 20, 2), "u1", {"planarconfig": "contig", "photometric": "minisblack"}, "wanted one picture"),
+        ((20, 20), "f4", {}, "holds float32 samples; wanted 8- or 16-bit"),
+        ((20, 20), "i2", {}, "holds int16 samples"),
+        ((20, 20), "u1", {"compression": "lerc"}, "packed with LERC; wanted LZW"),
+        ((20, 20), "bool", {}, "holds bool samples"),
+        ((20, 20), "u1", {"photometric": "palette", "colormap": np.zeros((3, 256), "u2")}, "PALETTE colours"),
+        ((20, 20, 4), "u1", {"photometric": "separated"}, "SEPARATED colours"),
+        ((20, 20, 3), "u1", {"photometric": "cielab"}, "CIELAB colours"),
+    ],
+)
+def test_pictures_of_other_kinds_are_named(
+    tmp_path: Path, shape: tuple[int, ...], dtype: str, options: Options, reason: str
+) -> None:
+    assert re.search(reason, refused(tmp_path, written(np.zeros(shape, dtype), **options)))
+
+
+def bomb(height: int, width: int, *more: tuple[int, int, int, int]) -> bytes:
+    """A TIFF of a few bytes that claims a size."""
+    entries = {256: (4, 1, width), 257: (4, 1, height), 258: (3, 1, 8), 259: (3, 1, 1), 262: (3, 1, 1)}
+    entries |= {273: (4, 1, 8), 277: (3, 1, 1), 278: (4, 1, height), 279: (4, 1, 8)}
+    entries |= {tag: (kind, count, value) for tag, kind, count, value in more}
+    directory = b"".join(struct.pack("<HHII", tag, *entry) for tag, entry in sorted(entries.items()))
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(12)
+
+
+def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    assert "claims 150000 x 150000 pixels; at most 1 gigapixel" in refused(tmp_path, bomb(150_000, 150_000))
+    one_tile = [(322, 4, 1, 150_000), (323, 4, 1, 150_000), (324, 4, 1, 8), (325, 4, 1, 8)]
+    assert "claims 150000 x 150000 pixels" in refused(tmp_path, bomb(150_000, 150_000, *one_tile))
+    few_tiles = [(322, 4, 1, 256), (323, 4, 1, 256), (324, 4, 1, 8), (325, 4, 1, 8)]
+    assert "lacks some of its tiles" in refused(tmp_path, bomb(150_000, 150_000, *few_tiles))
+    refused(tmp_path, bomb(0, 10))
+    refused(tmp_path, bomb(10, 0))
+
+
+@pytest.mark.parametrize("packing", ["jpeg", "jpeg2000", "webp"])
+def test_a_tile_larger_than_its_file_says_is_not_decoded(tmp_path: Path, packing: str) -> None:
+    large = np.zeros((400, 400, 3), np.uint8)
+    encode: dict[str, Any] = {
+        "jpeg": imagecodecs.jpeg8_encode,
+        "jpeg2000": imagecodecs.jpeg2k_encode,
+        "webp": imagecodecs.webp_encode,
+    }
+    data = written(iter([encode[packing](large)]), shape=(16, 16, 3), dtype="u1", tile=(16, 16), compression=packing)
+    assert "holds a tile of (400, 400) pixels; its directory says (16, 16)" in refused(tmp_path, data)
+
+
+def test_a_tile_that_is_something_else_is_named(tmp_path: Path) -> None:
+    data = written(iter([b"something else"]), shape=(16, 16, 3), dtype="u1", tile=(16, 16), compression="jpeg")
+    assert "begins with b'somethin'; wanted JPEG" in refused(tmp_path, data)
+    data = written(iter([b"\xff\xd8\xff\xc0\0"]), shape=(16, 16, 3), dtype="u1", tile=(16, 16), compression="jpeg")
+    assert "ends" in refused(tmp_path, data)
+
+
+def test_xml_entities_are_refused(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    xml = '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><OME>&b;</OME>'
+    assert "XML entities" in refused(tmp_path, written(rgb, photometric="rgb", metadata=None, description=xml))
+
+
+def test_other_files_that_ome_metadata_name_are_left_alone(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        'DimensionOrder="XYCZT" Type="uint8" SizeX="37" SizeY="50" SizeC="2" SizeZ="1" SizeT="1">'
+        '<TiffData IFD="0" FirstC="0"><UUID FileName="a.tif">urn:uuid:1</UUID></TiffData>'
+        '<TiffData IFD="0" FirstC="1"><UUID FileName="secret.tif">urn:uuid:2</UUID></TiffData></Pixels></Image></OME>'
+    )
+    tifffile.imwrite(tmp_path / "secret.tif", rgb[..., 1], metadata=None)
+    with saved(tmp_path, rgb[..., 0], metadata=None, description=xml) as slide:
+        np.testing.assert_array_equal(whole(slide), np.repeat(rgb[..., :1], 3, axis=2))
+
+
+@pytest.mark.parametrize("options", [{"tile": (16, 16), "compression": "deflate"}, {"rowsperstrip": 8}, {"ome": True}])
+def test_a_file_cut_anywhere_is_refused_in_silence(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], options: Options, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = written(rgb, photometric="rgb", **options)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        end = max(map(sum, zip(file.pages.first.dataoffsets, file.pages.first.databytecounts, strict=True)))
+    for cut in (*range(0, end, 397), end - 1):
+        refused(tmp_path, data[:cut])
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("options", [{"tile": (16, 16), "compression": "jpeg"}, {"compression": "lzw"}, {"ome": True}])
+def test_damaged_bytes_are_read_or_refused_in_silence(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], options: Options, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data, path = written(rgb, photometric="rgb", **options), tmp_path / "a.tif"
+    random = np.random.default_rng(0)
+    refusals = 0
+    for _ in range(60):
+        harmed = np.frombuffer(data, np.uint8).copy()
+        harmed[random.integers(4, min(1500, len(data)), 3)] = random.integers(0, 256, 3)
+        path.write_bytes(harmed.tobytes())
+        try:
+            with closing(PLUGIN.open(path)) as slide:
+                slide.read((0, 0, min(64, slide.shape[0]), min(64, slide.shape[1])))
+        except UnreadableImageError:
+            refusals += 1
+    assert refusals > 5
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.data
+def test_real_slides_read_as_tifffile_does(data_root: Path) -> None:
+    for name, mpp in (("tcga-v5-a7re-region.tif", 0.2485), ("cmu-1-small-region.svs", 0.499)):
+        path = data_root / "slides" / name
+        with closing(PLUGIN.open(path)) as slide, tifffile.TiffFile(path) as file:
+            expected = file.series[0].levels[0].asarray()
+            assert slide.shape == expected.shape[:2]
+            assert slide.mpp == pytest.approx(mpp)
+            for box in ((0, 0, 300, 300), (1111, 777, 2222, 1999), (slide.shape[0] - 9, 5, *slide.shape)):
+                np.testing.assert_array_equal(slide.read(box), expected[box[0] : box[2], box[1] : box[3]])

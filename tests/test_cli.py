@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import cv2
+import numpy as np
+import pytest
+from jaxtyping import UInt8
+
+from nuclens import __version__, cli
+from nuclens.core.errors import CheckpointError, MissingExtraError
+
+GOLDEN = Path(__file__).parent / "golden"
+COMMANDS = ("segment", "demo", "train", "export", "doctor")
+Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def nuclens(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """The command line inside this process: exit code, standard output, standard error."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    pipe = signal.getsignal(signal.SIGPIPE)
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nuclens", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, said.out, said.err
+
+    yield run
+    signal.signal(signal.SIGPIPE, pipe)
+
+
+@pytest.fixture
+def picture(tmp_path: Path, paint: Paint) -> Path:
+    return save(tmp_path / "good.png", paint(90, 100, [(20, 20, 8), (50, 70, 12)]))
+
+
+def save(path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> Path:
+    cv2.imwrite(str(path), rgb[..., ::-1])
+    return path
+
+
+def lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.splitlines()]
+
+
+# --- help ---
+
+
+@pytest.mark.parametrize("command", ["nuclens", *COMMANDS])
+def test_help_reads_well_at_80_columns(nuclens: Run, command: str) -> None:
+    code, out, err = nuclens(*([] if command == "nuclens" else [command]), "--help")
+    assert (code, err) == (0, "")
+    assert max(map(len, lines(out))) <= 80
+    golden = GOLDEN / f"help_{command}.txt"
+    assert lines(out) == lines(golden.read_text(encoding="utf-8")), f"if it reads better now, write it to {golden.name}"
+
+
+def test_no_command_is_help_and_version_is_a_number(nuclens: Run) -> None:
+    assert nuclens() == nuclens("--help")
+    assert nuclens("--version") == (0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["segmnt"], 'Did you mean "segment"?'),
+        (["segment", "--out", "x"], "INPUT requires an argument"),
+        (["segment", "x.png"], "--out requires an argument"),
+        (["segment", "x.png", "--out", "x", "--mpp", "fine"], "fine"),
+        (["segment", "x.png", "--out", "x", "--tilesize", "256"], "--tile-size"),
+    ],
+)
+def test_a_slip_of_the_pen_is_told(nuclens: Run, arguments: list[str], said: str) -> None:
+    code, out, err = nuclens(*arguments)
+    assert (code, out) == (2, "")
+    assert said in " ".join(err.replace("│", "").split())
+
+
+# --- segment ---
+
+
+def test_segment_says_how_many_and_where(nuclens: Run, picture: Path, painted_model: Path, tmp_path: Path) -> None:
+    command = ["segment", picture, "--out", tmp_path / "out", "--mpp", "0.25", "--model", painted_model]
+    assert nuclens(*command) == (0, f"2 nuclei in 1 image: {tmp_path / 'out'}\n", "")
+    assert {path.name for path in (tmp_path / "out" / "good").iterdir()} == {
+        *("instances.csv", "instances.geojson", "instances.parquet", "label.tif", "overlay.png", "run.json"),
+    }
+    assert nuclens(*command) == (0, f"2 nuclei in 1 image, 1 of them done before: {tmp_path / 'out'}\n", "")
+    code, out, _ = nuclens(*command, "--overwrite")
+    assert (code, "before" in out) == (0, False)
+
+
+@pytest.mark.parametrize("formats", [["csv,labels"], ["csv", "labels"], ["labels", "--formats", "csv"]])
+def test_formats_in_any_spelling(
+    nuclens: Run, picture: Path, painted_model: Path, tmp_path: Path, formats: list[str]
+) -> None:
+    command = ["segment", picture, "--out", tmp_path / "out", "--mpp", "0.25", "--model", painted_model]
+    assert nuclens(*command, "--formats", *formats)[0] == 0
+    left = {path.name for path in (tmp_path / "out" / "good").iterdir()}
+    assert left == {"instances.csv", "label.tif", "run.json"}
+
+
+def test_notes_and_warnings_go_to_the_error_stream(
+    nuclens: Run, painted_model: Path, tmp_path: Path, paint: Paint
+) -> None:
+    path = tmp_path / "clear.png"
+    cv2.imwrite(str(path), np.zeros((20, 30, 4), np.uint8))
+    code, out, err = nuclens("segment", path, "--out", tmp_path / "out", "--mpp", "0.25", "--model", painted_model)
+    assert (code, out) == (0, f"0 nuclei in 1 image: {tmp_path / 'out'}\n")
+    noted, warned = err.splitlines()
+    assert noted == f"{path}: alpha composited on white"
+    assert warned.startswith(f"{path}: no nucleus found")
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has no pixels."""
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"")),
+        (b"IEND", b""),
+    ]
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def broken(folder: Path) -> dict[str, Path]:
+    """Inputs that cannot be segmented, by what is wrong with them."""
+    folder.mkdir(exist_ok=True)
+    jpeg = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8))[1].tobytes()
+    contents = {
+        "text": ("text.png", b"this is no picture\n"),
+        "truncated": ("truncated.jpg", jpeg[: len(jpeg) // 2]),
+        "empty": ("empty.tif", b""),
+        "huge": ("huge.png", png_of(150_000, 150_000)),
+        "suffix": ("page.pdf", b"%PDF-1.7"),
+    }
+    paths = {"missing": folder / "missing.png"}
+    for name, (file, content) in contents.items():
+        paths[name] = folder / file
+        paths[name].write_bytes(content)
+    return paths
+
+
+@pytest.mark.parametrize("name", ["text", "truncated", "empty", "huge", "suffix", "missing"])
+def test_a_single_broken_input_is_one_line_and_its_own_code(
+    nuclens: Run, painted_model: Path, tmp_path: Path, name: str
+) -> None:
+    path = broken(tmp_path / "in")[name]
+    command = ["segment", path, "--out", tmp_path / "out", "--mpp", "0.25", "--model", painted_model]
+    code, out, err = nuclens(*command)
+    assert code == 3
+    assert out == f"0 nuclei in 0 images, 1 failed: {tmp_path / 'out'}\n"
+    [line] = err.splitlines()
+    assert line.startswith(f"{path}: ")
+    assert "Traceback" not in err
+
+
+def test_all_inputs_broken_is_their_common_code(nuclens: Run, painted_model: Path, tmp_path: Path) -> None:
+    paths = broken(tmp_path / "in").values()
+    command = ["--out", tmp_path / "out", "--mpp", "0.25", "--model", painted_model]
+    code, _, err = nuclens("segment", *paths, *command)
+    assert code == 3
+    assert [line.partition(": ")[0] for line in err.splitlines()] == [str(path) for path in paths]
+
+
+def test_some_inputs_broken_is_a_code_of_its_own(
+    nuclens: Run, picture: Path, painted_model: Path, tmp_path: Path
+) -> None:
+    paths = [*broken(tmp_path / "in").values(), picture]
+    code, out, err = nuclens("segment", *paths, "--out", tmp_path / "out", "--mpp", "0.25", "--model", painted_model)
+    assert (code, len(err.splitlines())) == (5, 6)
+    assert out == f"2 nuclei in 1 image, 6 failed: {tmp_path / 'out'}\n"
+
+
+def test_missing_mpp_ends_with_2(nuclens: Run, picture: Path, painted_model: Path, tmp_path: Path) -> None:
+    code, _, err = nuclens("segment", picture, "--out", tmp_path / "out", "--model", painted_model)
+    assert code == 2
+    [line] = err.splitlines()
+    assert "0.25 for a 40x scan, 0.5 for 20x" in line
+
+
+def test_an_output_folder_that_is_a_file_ends_with_4(
+    nuclens: Run, picture: Path, painted_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").touch()
+    code, out, err = nuclens("segment", picture, "--out", tmp_path / "out", "--mpp", "0.25", "--model", painted_model)
+    assert (code, out) == (4, "")
+    [line] = err.splitlines()
+    assert line.startswith(f"{tmp_path / 'out'}: cannot be written to")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["nowhere/"], 3, "nowhere: no such file"),
+        (["."], 2, "no picture there"),
+        (["x.png", "--model", "defualt"], 2, "model defualt: no such folder and no such name"),
+        (["x.png", "--formats", "geojsn"], 2, "did you mean geojson"),
+        (["x.png", "--mpp", "40"], 2, "outside 0.05-4"),
+        (["x.png", "--tile-size", "1000"], 2, "multiple of the network's stride"),
+    ],
+)
+def test_a_senseless_request_is_one_line(
+    nuclens: Run,
+    painted_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = [] if "--model" in arguments else ["--model", painted_model]
+    ended, _, err = nuclens("segment", *arguments, *model, "--out", "out")
+    assert ended == code
+    [line] = err.splitlines()
+    assert said in line
+
+
+def raising(error: BaseException) -> Callable[..., NoReturn]:
+    def raiser(*args: Any, **kwargs: Any) -> NoReturn:
+        raise error
+
+    return raiser
+
+
+def test_an_interrupt_ends_with_130_and_says_how_to_go_on(nuclens: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nuclens.jobs.batch.segment_files", raising(KeyboardInterrupt()))
+    code, out, err = nuclens("segment", "x.png", "--out", "out")
+    assert (code, out) == (130, "")
+    assert err == "interrupted; run the same command again to go on\n"
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nuclens.jobs.batch.segment_files", raising(ZeroDivisionError("a bug")))
+    monkeypatch.setattr(sys, "argv", ["nuclens", "segment", "x.png", "--out", "out"])
+    monkeypatch.setattr(signal, "signal", lambda *args: None)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(MissingExtraError("needs 'torch'; pip install 'nuclens[train]'"), 4), (CheckpointError("x"), 4)],
+)
+def test_errors_end_with_their_code(nuclens: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
+    monkeypatch.setattr("nuclens.jobs.batch.segment_files", raising(error))
+    assert nuclens("segment", "x.png", "--out", "out") == (code, "", f"{error}\n")
+
+
+def test_the_command_is_installed_and_answers_alone(tmp_path: Path) -> None:
+    """As a process of its own, with its exit code and without a traceback."""
+    command = [sys.executable, "-m", "nuclens", "segment", "absent.png", "--out", "out", "--model", "absent"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("model absent: no such folder")
+    assert len(run.stderr.splitlines()) == 1
+
+
+# --- the others ---
+
+
+def test_demo_says_where_to_look(
+    nuclens: Run, painted_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: Path
+) -> None:
+    monkeypatch.setattr("nuclens.core.models.shipped", lambda: {"default": painted_model})
+    monkeypatch.chdir(tmp_path)
+    code, out, err = nuclens("demo", picture, "--mpp", "0.25")
+    assert (code, err) == (0, "")
+    assert out.startswith("2 nuclei in ")
+    assert "1 small, 1 large" in out
+    assert "nuclens-demo/good/overlay.png" in out
+    assert "weights   CC0-1.0" in out
+    assert "image" not in out
+    code, out, _ = nuclens("demo", "--out", "elsewhere")
+    assert code == 0
+    assert "image     TNBC data set" in out
+    assert (tmp_path / "elsewhere" / "tnbc_09_1" / "overlay.png").is_file()
+
+
+def test_demo_without_its_image(nuclens: Run) -> None:
+    code, out, err = nuclens("demo", "--mpp", "0.5")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+
+
+def test_doctor_lists_and_ends_well(nuclens: Run) -> None:
+    code, out, err = nuclens("doctor")
+    assert (code, err) == (0, "")
+    assert all(line[:2] in ("ok", "--") for line in out.splitlines())
+    assert any(line.split()[1] == "numpy" for line in out.splitlines())
+
+
+@pytest.mark.parametrize("arguments", [["train", "a.toml", "--data", "."], ["export", "run"]])
+def test_without_torch_training_names_its_extra(tmp_path: Path, arguments: list[str]) -> None:
+    script = "import sys; sys.modules['torch'] = None; from nuclens.cli import main; main()"
+    command = [sys.executable, "-c", script, *arguments, "--out", "out"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (run.returncode, run.stdout) == (4, "")
+    assert run.stderr == "training needs torch; `pip install 'nuclens[train]'` brings them\n"

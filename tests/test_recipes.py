@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nuclens.core.errors import RecipeError
+
+pytest.importorskip("nuclens.training", exc_type=ImportError)
+
+from nuclens.recipes import load_recipe
+from nuclens.training.settings import AugmentSettings, ResolvedRecipe, from_plain
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
+GOOD = """
+name = "cells"
+mpp = 0.25
+leaves = ["round", "long"]
+
+[[types]]
+name = "any"
+color = [1, 2, 3]
+leaves = ["round", "long"]
+
+[network]
+name = "nuclens"
+widths = [8, 8, 16, 16]
+
+[encoding]
+name = "offset"
+peak = 0.5
+
+[losses]
+nucleus_bce = 1
+type_coarse = 0.5
+
+[[data]]
+path = "cells"
+leaves.1 = ["round"]
+
+[train]
+steps = 10
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "recipe.toml"
+
+
+def load(path: Path, text: str = GOOD, *changes: str) -> ResolvedRecipe:
+    path.write_text(text, encoding="utf-8")
+    return load_recipe(path, changes)
+
+
+def faults(path: Path, text: str, *changes: str) -> list[str]:
+    with pytest.raises(RecipeError) as raised:
+        load(path, text, *changes)
+    heading, *lines = str(raised.value).splitlines()
+    assert heading == f"{path}: {len(lines)} fault{'s' if len(lines) > 1 else ''}"
+    return [line.strip() for line in lines]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_shipped_recipes_have_no_faults_and_are_headed_by_their_command(recipe: Path) -> None:
+    assert load_recipe(recipe).name
+    head = recipe.read_text(encoding="utf-8")[:1000]
+    assert f"nuclens train recipes/{recipe.name}" in head
+    assert "# Cost" in head
+    assert "# Score" in head
+
+
+def test_there_is_a_default_recipe_that_keeps_the_test_patients_out() -> None:
+    default = load_recipe(next(recipe for recipe in RECIPES if recipe.stem == "default"))
+    tnbc = next(data for data in default.data if data.path == "tnbc")
+    assert {"09", "10", "11"} <= set(tnbc.exclude)
+    assert not any("test" in data.path for data in default.data)
+
+
+def test_a_recipe_is_what_its_file_says_and_defaults_elsewhere(path: Path) -> None:
+    recipe = load(path)
+    assert (recipe.network, recipe.network_options) == ("nuclens", {"widths": (8, 8, 16, 16)})
+    assert (recipe.encoding, recipe.encoding_options) == ("offset", {"peak": 0.5})
+    assert recipe.losses == {"nucleus_bce": 1.0, "type_coarse": 0.5}
+    assert recipe.data[0].leaves == {"1": ("round",)}
+    assert recipe.types[0].color == (1, 2, 3)
+    assert recipe.train.steps == 10
+    assert recipe.augment == AugmentSettings()
+
+
+@pytest.mark.parametrize("source", [*RECIPES, None])
+def test_a_recipe_is_what_a_run_folder_reads_back(path: Path, source: Path | None) -> None:
+    recipe = load_recipe(source) if source else load(path)
+    assert from_plain(ResolvedRecipe, json.loads(recipe.to_json())) == recipe
+
+
+def test_all_faults_are_told_at_once_with_their_places(path: Path) -> None:
+    bad = """
+mpp = -0.25
+leaves = ["round"]
+name = "x"
+[[types]]
+name = "any"
+color = [1, 2, 300]
+leaves = ["square"]
+[network]
+name = "nuclans"
+[encoding]
+name = "offset"
+peek = 3
+peak = "high"
+[losses]
+nucleus_bce = 1.0
+nucleus_foo = 1.0
+[[data]]
+path = "cells"
+dataset = "pak"
+share = 0
+leaves.lymphocyte = ["round"]
+leaves.2 = ["long"]
+[train]
+stpes = 3
+rate = "1e-3"
+seed = true
+"""
+    told = faults(path, bad, "augment.turn=1.5", "train.ema=1.0")
+    beginnings = [
+        "mpp: should be greater than 0, got -0.25",
+        "types.0.color.2: should be less than or equal to 255, got 300",
+        "types.0.leaves: no leaf square",
+        "networks: no 'nuclans'; did you mean nuclens?",
+        "encoding.peek: no such setting; there are threshold",
+        "encoding.peak: should be a valid number, got 'high'",
+        "losses.nucleus_foo: no such loss; there are nucleus_bce",
+        "datasets: no 'pak'; did you mean pack?",
+        "data.0.share: should be greater than 0, got 0",
+        "data.0.leaves: lymphocyte, 2; wanted the data set's type ids",
+        "data.0.leaves.2: no leaf long; there are round",
+        "train.stpes: no such setting",
+        "train.rate: should be a valid number, got '1e-3'",
+        "train.seed: should be a valid integer, got True",
+        "augment.turn: should be less than or equal to 1, got 1.5",
+        "train.ema: should be less than 1, got 1.0",
+    ]
+    missing = [beginning for beginning in beginnings if not any(fault.startswith(beginning) for fault in told)]
+    assert missing == []
+    assert len(told) == len(beginnings)
+
+
+@pytest.mark.parametrize("number", ["steps", "batch", "crop", "rate", "clip", "save_every"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_numbers_that_must_be_positive(path: Path, number: str, value: int) -> None:
+    assert faults(path, GOOD, f"train.{number}={value}") == [f"train.{number}: should be greater than 0, got {value}"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "train.seed=-1",
+        "train.warm_up=-1",
+        "train.decay=-0.1",
+        "train.ema=-0.1",
+        "train.steps=1.5",
+        "train.rate=nan",
+        "augment.blur_sigma=0.1",
+        "augment.jpeg_quality=96",
+        "augment.brightness=2",
+        "losses.nucleus_bce=-1",
+        "network.widths=[8, 8.5]",
+        "types=3",
+        "data=[]",
+        "data=[3, 4, {path='cells'}]",
+        "data=[{path='cells', leaves={1='round'}}]",
+        "about.datasets=[{name='x'}]",
+    ],
+)
+def test_values_out_of_range_or_of_another_kind(path: Path, change: str) -> None:
+    place = change.partition("=")[0]
+    assert faults(path, GOOD, change)[0].startswith(place)
+
+
+def test_what_must_be_there(path: Path) -> None:
+    required = {"name", "mpp", "leaves", "types", "network", "encoding", "losses", "data"}
+    assert set(faults(path, "")) == {f"{part}: missing" for part in required}
+    assert faults(path, GOOD.replace('name = "nuclens"\n', "")) == ["network: missing"]
+
+
+def test_a_plug_in_without_options_may_be_just_a_name(path: Path) -> None:
+    short = GOOD.replace('[encoding]\nname = "offset"\npeak = 0.5\n', "")
+    recipe = load(path, f'encoding = "offset"\n{short}')
+    assert (recipe.encoding, recipe.encoding_options) == ("offset", {})
+
+
+def test_types_that_gather_nothing_or_share_a_name_are_faults(path: Path) -> None:
+    kind = 'name = "any"\ncolor = [1, 2, 3]\nleaves = ["round", "long"]\n'
+    assert "gathers leaves ()" in faults(path, GOOD.replace(kind, kind.replace('"round", "long"', "")))[0]
+    assert "same name" in faults(path, GOOD.replace(kind, f"{kind}[[types]]\n{kind}"))[0]
+
+
+def test_a_loss_without_its_head_is_a_fault(path: Path) -> None:
+    untyped = GOOD.replace('leaves = ["round", "long"]\n\n[[types]]', "leaves = []\ntypes = []\n\n[[unused]]")
+    told = faults(path, untyped.replace('leaves.1 = ["round"]', ""))
+    assert "losses.type_coarse: teaches 'type', but the heads are nucleus, offset" in told
+
+
+@pytest.mark.parametrize("losses", ["losses={}", "losses={nucleus_bce=0.0}"])
+def test_nothing_to_learn_is_a_fault(path: Path, losses: str) -> None:
+    table = GOOD.replace("[losses]\nnucleus_bce = 1\ntype_coarse = 0.5\n", "")
+    told = faults(path, f"{losses}\n{table}")
+    assert told == ["losses: wanted a weight above 0 for at least one of " + told[0].partition(" of ")[2]]
+
+
+def test_changes_replace_what_the_file_says(path: Path) -> None:
+    recipe = load(path, GOOD, "train.rate=1e-4", "train.steps=20", 'name="other"', "network.blocks=[1, 1, 1, 1]")
+    assert (recipe.train.rate, recipe.train.steps, recipe.name) == (1e-4, 20, "other")
+    assert recipe.network_options == {"widths": (8, 8, 16, 16), "blocks": (1, 1, 1, 1)}
+
+
+def test_the_last_change_wins(path: Path) -> None:
+    assert load(path, GOOD, "train.steps=20", "train.steps=30").train.steps == 30
+
+
+@pytest.mark.parametrize("change", ["train.rate", "train.rate=", "name=cells", "=3"])
+def test_a_change_that_is_none_is_told(path: Path, change: str) -> None:
+    with pytest.raises(RecipeError, match="not a setting") as raised:
+        load(path, GOOD, change)
+    assert f"--set {change}:" in str(raised.value)
+
+
+def test_a_recipe_may_extend_another(path: Path) -> None:
+    (path.parent / "base.toml").write_text(GOOD, encoding="utf-8")
+    recipe = load(path, 'extends = "base.toml"\nname = "mine"\n[train]\nrate = 1e-4\n[[data]]\npath = "mine"\n')
+    assert (recipe.name, recipe.train.rate, recipe.train.steps) == ("mine", 1e-4, 10)
+    assert [data.path for data in recipe.data] == ["mine"]
+    assert recipe.network_options == {"widths": (8, 8, 16, 16)}
+
+
+def test_only_one_level_of_extension(path: Path) -> None:
+    (path.parent / "base.toml").write_text('extends = "third.toml"\n' + GOOD, encoding="utf-8")
+    assert faults(path, 'extends = "base.toml"') == ["extends: no such setting"]
+
+
+def test_a_missing_base_is_told_with_its_path(path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"base\.toml: cannot be read"):
+        load(path, 'extends = "base.toml"')
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"nowhere\.toml: cannot be read \(No such file"):
+        load_recipe(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize("text", ["name: cells", "a = 1\na = 2", "\x00", '{"name": "cells"}'])
+def test_what_is_not_toml_is_told_with_its_path(path: Path, text: str) -> None:
+    with pytest.raises(RecipeError, match="not TOML") as raised:
+        load(path, text)
+    assert str(raised.value).startswith(str(path))
+
+
+def test_bytes_that_are_no_text_are_told(path: Path) -> None:
+    path.write_bytes(b'name = "\xff"')
+    with pytest.raises(RecipeError, match="not TOML"):
+        load_recipe(path)

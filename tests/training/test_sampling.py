@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from nuclens.core.errors import CorruptDatasetError, InputError, RecipeError
+from nuclens.encodings.offset import PLUGIN as OFFSET
+
+pytest.importorskip("nuclens.training", exc_type=ImportError)
+
+from nuclens.training import sampling
+from nuclens.training.sampling import Sampler, Source, calibration_crops, check_groups, load_sources, open_samples
+from nuclens.training.settings import AugmentSettings, DataSettings, ResolvedRecipe
+
+ROUND, LONG = 0b01, 0b10
+
+
+@pytest.fixture(scope="module")
+def sampler(tiny_recipe: ResolvedRecipe, tiny_data: Path) -> Sampler:
+    return Sampler(tiny_recipe, OFFSET, load_sources(tiny_recipe, tiny_data))
+
+
+def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def with_data(recipe: ResolvedRecipe, **changes: Any) -> ResolvedRecipe:
+    return replace(recipe, data=(replace(recipe.data[0], **changes),))
+
+
+def test_a_batch_depends_on_seed_and_step_alone(sampler: Sampler, tiny_recipe: ResolvedRecipe, tiny_data: Path) -> None:
+    again = Sampler(tiny_recipe, OFFSET, load_sources(tiny_recipe, tiny_data))
+    sampler.batch(2)
+    assert same(sampler.batch(7), again.batch(7))
+    assert not same(sampler.batch(7), sampler.batch(8))
+    other = replace(sampler, recipe=replace(tiny_recipe, train=replace(tiny_recipe.train, seed=1)))
+    assert not same(sampler.batch(7), other.batch(7))
+
+
+def test_crops_of_a_batch_differ(sampler: Sampler) -> None:
+    first, second = sampler.batch(0)["rgb"]
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("processors", [1, 16])
+@pytest.mark.parametrize(("first", "last"), [(0, 5), (3, 4), (4, 4), (5, 4)])
+def test_batches_ahead_are_those_of_their_steps(
+    sampler: Sampler, first: int, last: int, processors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "cpu_count", lambda: processors)
+    batches = list(sampler.batches(first, last))
+    assert len(batches) == max(0, last - first)
+    assert all(same(batch, sampler.batch(step)) for step, batch in enumerate(batches, start=first))
+
+
+def test_a_failure_while_a_batch_is_made_reaches_the_caller(sampler: Sampler) -> None:
+    with pytest.raises(ValueError, match="positive integer"):
+        list(replace(sampler, sources=[]).batches(0, 3))
+
+
+def test_batches_have_the_shapes_and_types_the_loop_takes(sampler: Sampler) -> None:
+    batch = sampler.batch(0)
+    assert {name: (value.shape, value.dtype.name) for name, value in batch.items()} == {
+        "rgb": ((2, 64, 64, 3), "uint8"),
+        "known": ((2, 64, 64), "uint8"),
+        "outlined": ((2, 64, 64), "uint8"),
+        "nucleus": ((2, 64, 64), "uint8"),
+        "offset": ((2, 2, 64, 64), "float32"),
+        "type": ((2, 64, 64), "uint8"),
+        "border": ((2, 64, 64), "uint8"),
+    }
+    assert set(np.unique(batch["type"])) <= {0, ROUND, LONG}
+    assert ((batch["type"] > 0) == (batch["nucleus"] > 0)).all()
+
+
+def test_targets_lie_where_the_pixels_are(sampler: Sampler, tiny_recipe: ResolvedRecipe) -> None:
+    plain = replace(tiny_recipe, augment=AugmentSettings(0, 0, 0, 0, 0, 0, 1, 0, 0, 40))
+    for step in range(4):
+        batch = replace(sampler, recipe=plain).batch(step)
+        known = batch["known"] > 0
+        assert np.array_equal(batch["nucleus"][known] > 0, batch["rgb"][known][:, 0] < 200)
+        assert (batch["rgb"][..., 2][batch["type"] == LONG] > 160).all()
+        assert (batch["rgb"][..., 2][batch["type"] == ROUND] < 160).all()
+
+
+def test_cut_nuclei_point_at_the_centre_of_the_whole(sampler: Sampler, tiny_recipe: ResolvedRecipe) -> None:
+    still = replace(sampler, recipe=replace(tiny_recipe, augment=AugmentSettings(turn=0)))
+    beyond = 0
+    for step in range(20):
+        batch = still.batch(step)
+        for nucleus, offset in zip(batch["nucleus"], batch["offset"], strict=True):
+            pixels = np.argwhere(nucleus)
+            aims = pixels + 16 * offset[:, pixels[:, 0], pixels[:, 1]].T
+            assert len(np.unique(aims.round(1), axis=0)) <= 9
+            beyond += int(((aims < 0) | (aims > 63)).any())
+    assert beyond > 10
+
+
+def test_excluded_and_validation_groups_are_never_read(
+    tiny_recipe: ResolvedRecipe, tiny_data: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(tiny_data, root)
+    for name in ("c_1", "d_1"):
+        (root / "cells" / "images" / f"{name}.png").write_bytes(b"unreadable")
+    assert [sample.group for sample in open_samples(tiny_recipe.data[0], root)] == ["a", "b"]
+    assert len(load_sources(tiny_recipe, root)) == 2
+    with pytest.raises(CorruptDatasetError, match="c_1"):
+        load_sources(with_data(tiny_recipe, validate=()), root)
+
+
+def test_groups_that_do_not_exist_are_told(tiny_recipe: ResolvedRecipe, tiny_data: Path) -> None:
+    check_groups(tiny_recipe, tiny_data)
+    with pytest.raises(RecipeError, match="no group e, f to set aside"):
+        check_groups(with_data(tiny_recipe, exclude=("d", "f"), validate=("e",)), tiny_data)
+    with pytest.raises(CorruptDatasetError, match="nowhere"):
+        check_groups(with_data(tiny_recipe, path="nowhere"), tiny_data)
+
+
+def test_nothing_left_to_train_on_is_told(tiny_recipe: ResolvedRecipe, tiny_data: Path) -> None:
+    with pytest.raises(RecipeError, match="no image left"):
+        load_sources(with_data(tiny_recipe, exclude=("a", "b", "c", "d")), tiny_data)
+
+
+def test_shares_and_areas_decide_how_often_an_image_is_drawn(tiny_recipe: ResolvedRecipe, tmp_path: Path) -> None:
+    sides = {"one/a": 40, "one/b": 80, "two/c": 40}
+    for number, (name, side) in enumerate(sides.items(), start=1):
+        write_plain(tmp_path, name, side, level=50 * number)
+    data = (DataSettings("one", share=3.0), DataSettings("two", share=1.0))
+    recipe = replace(
+        tiny_recipe,
+        data=data,
+        augment=AugmentSettings(0, 0, 0, 0, 0, 0, 1, 0, 0, 40),
+        train=replace(tiny_recipe.train, batch=100, crop=4),
+    )
+    sources = load_sources(recipe, tmp_path)
+    assert [source.share for source in sources] == pytest.approx([0.6, 2.4, 1.0])
+    sampler = Sampler(recipe, OFFSET, sources)
+    drawn = Counter(int(level) for step in range(20) for level in sampler.batch(step)["rgb"][:, 0, 0, 0])
+    shares = [drawn[level] / 2000 for level in (50, 100, 150)]
+    assert shares == pytest.approx([0.15, 0.6, 0.25], abs=0.04)
+
+
+def write_plain(root: Path, name: str, side: int, level: int) -> None:
+    """One picture of one grey level without nuclei."""
+    pack, _, stem = name.partition("/")
+    for folder in ("images", "labels"):
+        (root / pack / folder).mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(root / pack / "images" / f"{stem}.png"), np.full((side, side, 3), level, np.uint8))
+    np.savez(root / pack / "labels" / f"{stem}.npz", instances=np.zeros((side, side), np.int32))
+
+
+def test_ignored_pixels_and_pixels_beyond_the_image_are_unknown(sampler: Sampler) -> None:
+    ignored = [source for source in sampler.sources if (source.labels < 0).any()]
+    assert len(ignored) == 1
+    assert (ignored[0].labels[:30, :40] == -1).all()
+    assert (ignored[0].labels[30:] >= 0).all()
+    batches = [replace(sampler, sources=ignored).batch(step) for step in range(5)]
+    for batch in batches:
+        unknown = batch["known"] == 0
+        assert (batch["outlined"][unknown] == 0).all()
+        assert (batch["nucleus"][unknown] == 0).all()
+        assert (batch["type"][unknown] == 0).all()
+    assert any((batch["known"] == 0).any() for batch in batches)
+
+
+@pytest.mark.parametrize("whole_set", [True, False])
+def test_images_that_are_not_outlined_teach_types_only(
+    sampler: Sampler, tiny_recipe: ResolvedRecipe, tiny_data: Path, *, whole_set: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = with_data(tiny_recipe, outlined=not whole_set)
+    if not whole_set:
+        plain = sampling.open_samples
+        monkeypatch.setattr(
+            sampling, "open_samples", lambda *given: (replace(sample, outlined=False) for sample in plain(*given))
+        )
+    batch = replace(sampler, sources=load_sources(recipe, tiny_data)).batch(0)
+    usual = sampler.batch(0)
+    assert (batch["outlined"] == 0).all()
+    assert (usual["outlined"] == usual["known"]).all()
+    assert all(np.array_equal(batch[name], usual[name]) for name in usual if name != "outlined")
+
+
+def test_type_ids_outside_the_table_are_unlabelled(tiny_recipe: ResolvedRecipe, tiny_data: Path) -> None:
+    recipe = with_data(tiny_recipe, leaves={"2": ("round", "long")})
+    masks = [set(source.truth.leaves.tolist()) for source in load_sources(recipe, tiny_data)]
+    assert masks == [{0, ROUND | LONG}] * 2
+    masks = [set(source.truth.leaves.tolist()) for source in load_sources(with_data(tiny_recipe, leaves={}), tiny_data)]
+    assert masks == [{0}] * 2
+
+
+def test_an_image_smaller_than_a_crop_is_mirrored_and_known_only_where_it_is(sampler: Sampler) -> None:
+    small = sampler.sources[0]
+    source = Source(small.rgb[:20, :30], small.labels[:20, :30].copy(), small.truth, small.outlined, share=1.0)
+    for step in range(5):
+        batch = replace(sampler, sources=[source]).batch(step)
+        assert 0 < batch["known"].mean() < 30 * 20 * 1.25**2 / 64**2 * 1.1
+
+
+def test_calibration_crops_are_plain_and_spread_over_the_training_images(
+    tiny_recipe: ResolvedRecipe, tiny_data: Path
+) -> None:
+    crops = calibration_crops(tiny_recipe, tiny_data, count=6)
+    assert crops.shape == (6, 64, 64, 3)
+    assert crops.dtype == np.uint8
+    assert np.array_equal(crops, calibration_crops(tiny_recipe, tiny_data, count=6))
+    pictures = [source.rgb for source in load_sources(tiny_recipe, tiny_data)]
+    homes = [[has(picture, crop) for picture in pictures].index(True) for crop in crops]
+    assert homes == [0, 0, 0, 1, 1, 1]
+
+
+def has(picture: np.ndarray, crop: np.ndarray) -> bool:
+    windows = np.lib.stride_tricks.sliding_window_view(picture, crop.shape)
+    return bool((windows == crop).all(axis=(-3, -2, -1)).any())
+
+
+def test_calibration_without_an_image_as_large_as_a_crop_is_told(tiny_recipe: ResolvedRecipe, tiny_data: Path) -> None:
+    large = replace(tiny_recipe, train=replace(tiny_recipe.train, crop=97))
+    with pytest.raises(InputError, match="97 pixels"):
+        calibration_crops(large, tiny_data)
+    with pytest.raises(InputError, match="no outlined"):
+        calibration_crops(with_data(tiny_recipe, outlined=False), tiny_data)
