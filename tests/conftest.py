@@ -64,6 +64,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_recipe() -> ResolvedRecipe:
     """A recipe that learns `tiny_data` in seconds, and keeps patients c and d aside."""
+    pytest.importorskip("torch", reason="torch is not installed: nothing can be trained")
     settings = pytest.importorskip("nuclens.training.settings", exc_type=ImportError)
     recipe: ResolvedRecipe = settings.ResolvedRecipe(
         name="tiny",
