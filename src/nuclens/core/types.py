@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, Integer, UInt8
 
 from nuclens.core.contours import reduce_rings
 from nuclens.core.errors import InputError, ShapeError
@@ -230,6 +230,9 @@ class Sample:
         types: The data set's own type id of label k at k; 0 at 0 and where unknown.
         ignore: True where nothing may be learned or scored; None where there is no such place.
         outlined: False where outlines are not to be trusted, so that only types are learned.
+        tissue: Organ the data set names for the whole image; empty where it names none.
+        layers: Nuclei of type k + 1 by id in channel k, where nuclei of different types may overlap, as in PanNuke's
+            files; `labels` is what is left of them in one map.
     """
 
     id: str
@@ -239,6 +242,8 @@ class Sample:
     types: UInt8[np.ndarray, "n+1"]
     ignore: Bool[np.ndarray, "h w"] | None = None
     outlined: bool = True
+    tissue: str = ""
+    layers: Integer[np.ndarray, "h w types"] | None = None
 
     def __post_init__(self) -> None:
         """Check that pixels and labels belong together.
