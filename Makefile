@@ -13,7 +13,7 @@ PYTHON ?= python3
 CPU_TORCH := --torch-backend cpu
 endif
 
-.PHONY: help demo test test-light check bench clean
+.PHONY: help demo test test-fast test-light check bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -23,6 +23,9 @@ demo: $(VENV)/.light ## Install what segmenting needs and segment the demo image
 
 test: $(VENV)/.dev ## Run the tests
 	$(BIN)/pytest
+
+test-fast: $(VENV)/.dev ## Run the tests but the slow ones
+	$(BIN)/pytest -m 'not slow'
 
 test-light: $(LIGHT)/bin/uv ## Run the tests without anything that trains: make test-light PYTHON=python3.13
 	$(LIGHT)/bin/uv pip install --quiet --python $(LIGHT)/bin/python --editable '.[test]'

@@ -93,6 +93,7 @@ def test_every_light_plugin_imports_alone_and_without_torch() -> None:
     check_alone("wall", LIGHT)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
 def test_every_other_plugin_imports_alone() -> None:
     check_alone("open", TRAINED)

@@ -43,6 +43,7 @@ def test_every_python_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest
         exec(compile("\n" * line + block[1], str(page), "exec"), names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("title", "room"), [
     ("Add a network", "networks"),
     ("Add an encoding", "encodings"),

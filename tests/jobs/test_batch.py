@@ -450,6 +450,7 @@ def test_leftovers_of_a_killed_process_go(images: Path, tmp_path: Path, options:
     assert {path.name for path in folder.iterdir()} == {"instances.csv", "run.json", ".own"}
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_bytes(tmp_path: Path, painted_model: Path, paint: Paint) -> None:
     """SIGKILL in the middle: what is there is whole, and the second run ends as if nothing had been."""
     images = tmp_path / "images"

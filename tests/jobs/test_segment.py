@@ -160,6 +160,7 @@ def test_a_resampled_picture_does_not_depend_on_tiles(tilings: list[Segmenter], 
         assert same(other, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_the_default_model_finds_the_same_whatever_the_tiles(default: Segmenter, data_root: Path) -> None:
     path = sorted((data_root / "monuseg" / "test" / "images").glob("*.webp"))[0]
@@ -172,6 +173,7 @@ def test_the_default_model_finds_the_same_whatever_the_tiles(default: Segmenter,
         assert len(differing) <= 0.001 * len(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_threads_of_the_engine_do_not_change_a_byte(default: Segmenter, data_root: Path, tmp_path: Path) -> None:
     path = sorted((data_root / "monuseg" / "test" / "images").glob("*.webp"))[1]

@@ -60,6 +60,7 @@ def test_a_recipe_and_data_make_a_run(recipe: Path, tiny_data: Path, tmp_path: P
     assert cv2.imread(str(out / "curves.png")) is not None
 
 
+@pytest.mark.slow
 def test_the_same_command_again_goes_on(recipe: Path, tiny_data: Path, tmp_path: Path) -> None:
     train(recipe, tiny_data, tmp_path / "run", Course())
     heard: list[Progress] = []

@@ -106,6 +106,7 @@ def test_an_exported_model_opens_and_its_card_says_how_to_run_it(model: Path, ti
     assert halo_px(card) >= card.reach
 
 
+@pytest.mark.slow
 def test_a_recipe_given_at_export_retells_card_and_decoder(
     run: Path, tiny_recipe: ResolvedRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_recipe_given_at_export_retells_card_and_decoder(
     assert card.training["recipe"] == tiny_recipe.digest
 
 
+@pytest.mark.slow
 def test_exporting_twice_gives_the_same_model(run: Path, model: Path, tmp_path: Path) -> None:
     export(run, tmp_path)
     assert open_model(tmp_path).digest == open_model(model).digest
@@ -168,6 +170,7 @@ def test_int8_without_data_is_refused_before_anything_is_read(tmp_path: Path) ->
         export(tmp_path / "nowhere", tmp_path / "model", precision="int8")
 
 
+@pytest.mark.slow
 def test_int8_without_nncf_names_the_extra(
     run: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +180,7 @@ def test_int8_without_nncf_names_the_extra(
     assert not (tmp_path / "model" / "card.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.extra("export")
 @pytest.mark.skipif(find_spec("nncf") is None, reason="nncf is not installed")
 def test_int8_says_so_on_its_card(run: Path, model: Path, tiny_data: Path, tmp_path: Path) -> None:

@@ -161,6 +161,7 @@ def test_a_cool_down_goes_on_from_another_run_and_survives_interruption(train: T
     assert (whole / CHECKPOINT).read_bytes() == bits
 
 
+@pytest.mark.slow
 def test_a_cool_down_without_a_start_follows_the_last_step(train: Train, whole: Path) -> None:
     once = train(course=Course(cool_steps=10))
     assert rates(once)[19:] == pytest.approx([3e-3 * (1 - max(0, done) / 10) for done in range(-1, 10)], rel=1e-4)
@@ -284,6 +285,7 @@ def test_training_on_a_graphics_processor_goes_on_where_it_stopped(train: Train,
     assert all(torch.isfinite(value).all() for value in values)
 
 
+@pytest.mark.slow
 def test_a_killed_run_on_a_bare_machine_ends_with_the_same_bits(
     tiny_recipe: ResolvedRecipe, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
