@@ -7,7 +7,7 @@ first. Vertices are (row, column) with the origin at a pixel's corner, so the ce
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, Int64, Real
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, Integer, Real
 
 # Where each side of a pixel begins: clockwise from the top, so that a walk has the nucleus on its right.
 _CORNER_ROW = np.array([0, 0, 1, 1])
@@ -35,25 +35,43 @@ def outlines(
         >>> vertices.tolist(), offsets.tolist()
         ([[0.0, 1.0], [0.0, 3.0], [1.0, 3.0], [1.0, 1.0]], [0, 4])
     """
+    vertices, offsets, _ = trace(labels, n, diagonal=diagonal)
+    return vertices, offsets
+
+
+def trace(
+    labels: Int32[np.ndarray, "h w"], n: int, *, diagonal: bool = False
+) -> tuple[Float32[np.ndarray, "v 2"], Int64[np.ndarray, "{n}+1"], Bool[np.ndarray, "{n}"]]:
+    """`outlines`, and which labels are one piece without holes that meets itself at no corner.
+
+    Example:
+        >>> trace(np.array([[1, 0, 2], [2, 2, 2]], np.int32), n=3)[2]
+        array([ True,  True, False])
+    """
     padded = np.pad(labels, 1)
     pixels, sides = _pixel_sides(padded)
-    order, starts = _loops(_next_sides(padded, pixels, sides, diagonal))
-    pixels, sides = pixels[order], sides[order]
+    following, meets = _next_sides(padded, pixels, sides, diagonal)
+    pinched = padded.reshape(-1).take(pixels[meets])
+    order, starts = _loops(following)
+    pixels, sides = pixels.take(order), sides.take(order)
 
     # A loop begins with a top side and never ends with one, so its first side counts as a turn beside any other loop.
     corners = np.flatnonzero(sides != np.roll(sides, 1))
-    rows, columns = np.divmod(pixels[corners], padded.shape[1])
-    vertices = np.stack([rows + _CORNER_ROW[sides[corners]], columns + _CORNER_COLUMN[sides[corners]]], axis=1) - 1
+    rows, columns = np.divmod(pixels.take(corners), padded.shape[1])
+    turns = sides.take(corners)
+    vertices = np.stack([rows + _CORNER_ROW.take(turns), columns + _CORNER_COLUMN.take(turns)], axis=1) - 1
     offsets = np.append(np.searchsorted(corners, starts), len(corners))
 
     # Holes run the other way round and have negative areas, so the largest loop of a label is an outer ring.
-    owners = padded.reshape(-1)[pixels[starts]]
+    owners = padded.reshape(-1).take(pixels.take(starts))
     by_size = np.lexsort((-_signed_areas(vertices, offsets), owners))
-    found, first = np.unique(owners[by_size], return_index=True)
+    found, first, loops = np.unique(owners[by_size], return_index=True, return_counts=True)
     vertices, offsets = take_rings(vertices.astype(np.float32), offsets, by_size[first])
-    lengths = np.zeros(n, np.int64)
+    lengths, tidy = np.zeros(n, np.int64), np.zeros(n, bool)
     lengths[found - 1] = np.diff(offsets)
-    return vertices, ring_offsets(lengths)
+    tidy[found - 1] = loops == 1
+    tidy[pinched - 1] = False
+    return vertices, ring_offsets(lengths), tidy
 
 
 def _pixel_sides(padded: Int32[np.ndarray, "h w"]) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:
@@ -67,19 +85,24 @@ def _pixel_sides(padded: Int32[np.ndarray, "h w"]) -> tuple[Int64[np.ndarray, "m
 
 def _next_sides(
     padded: Int32[np.ndarray, "h w"], pixels: Int64[np.ndarray, "m"], sides: Int64[np.ndarray, "m"], diagonal: bool
-) -> Int64[np.ndarray, "m"]:
-    """Which side comes after each side on the walk around its label."""
+) -> tuple[Int64[np.ndarray, "m"], Bool[np.ndarray, "m"]]:
+    """Which side comes after each side on the walk around its label, and after which a corner joins two of its pixels."""
     flat, width = padded.reshape(-1), padded.shape[1]
     forward = np.array([1, width, -1, -width])
-    ahead = pixels + forward[sides]
-    beside = ahead + forward[sides - 1]  # ahead, but across the side that is walked along
-    straight = flat[ahead] == flat[pixels]
-    left = flat[beside] == flat[pixels]
+    own = flat.take(pixels)
+    ahead = pixels + forward.take(sides)
+    beside = ahead + forward.take(sides - 1)  # ahead, but across the side that is walked along
+    straight = flat.take(ahead) == own
+    left = flat.take(beside) == own
+    meets = left & ~straight
     if not diagonal:
         left &= straight
     pixel = np.where(left, beside, np.where(straight, ahead, pixels))
     side = (sides + np.where(left, 3, np.where(straight, 0, 1))) % 4
-    return np.searchsorted(sides * flat.size + pixels, side * flat.size + pixel)
+    # A table with room for every side of every pixel, of which only those that exist are written and looked up.
+    place = np.empty(4 * flat.size, np.int32)
+    place[4 * pixels + sides] = np.arange(len(pixels))
+    return place.take(4 * pixel + side).astype(np.int64), meets
 
 
 def _loops(following: Int64[np.ndarray, "m"]) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "loops"]]:
@@ -94,26 +117,29 @@ def _loops(following: Int64[np.ndarray, "m"]) -> tuple[Int64[np.ndarray, "m"], I
     nearest = members << 32  # the smallest member above, the steps to it in the low 32 bits
     step = 1
     while True:
-        nearer = np.minimum(nearest, nearest[following] + step)
+        nearer = np.minimum(nearest, nearest.take(following) + step)
         if np.array_equal(nearer, nearest):
             break
-        nearest, following, step = nearer, following[following], 2 * step
+        nearest, following, step = nearer, following.take(following), 2 * step
     smallest, distance = nearest >> 32, nearest & 0xFFFFFFFF
     lengths = np.bincount(smallest, minlength=len(members))
     first = ring_offsets(lengths)[:-1]
     order = np.empty_like(members)
-    order[first[smallest] + -distance % lengths[smallest]] = members
+    order[first.take(smallest) + -distance % lengths.take(smallest)] = members
     return order, first[lengths > 0]
 
 
 def rasterise(
-    vertices: Float32[np.ndarray, "v 2"], offsets: Int64[np.ndarray, "ends"], shape: tuple[int, int]
+    vertices: Float32[np.ndarray, "v 2"],
+    offsets: Int64[np.ndarray, "ends"],
+    shape: tuple[int, int],
+    ids: Integer[np.ndarray, "ends-1"] | None = None,
 ) -> Int32[np.ndarray, "h w"]:
-    """Label map of simple polygons: pixels whose centre is in ring k have label k + 1.
+    """Label map of simple polygons: pixels whose centre is in ring k have label k + 1, or `ids[k]`.
 
     A centre on an edge belongs to what lies below or right of it, so polygons
     that share an edge neither overlap nor leave a gap. Where polygons overlap
-    the lower label keeps the pixel. What lies outside `shape` is cut off.
+    the first keeps the pixel. What lies outside `shape` is cut off.
 
     Example:
         >>> triangle = np.array([[0, 0], [3, 3], [3, 0]], np.float32)
@@ -132,8 +158,9 @@ def rasterise(
     rings, rows = np.divmod(lines, height)
     pixels = np.repeat(rows * width + columns, lengths) + ramps(lengths)
     labels = np.zeros(height * width, np.int32)
-    # A pixel that occurs more than once keeps what is assigned last, the lowest label.
-    labels[pixels] = np.repeat((len(offsets) - rings + 1).astype(np.int32), lengths)
+    ids = np.arange(1, len(offsets)) if ids is None else ids
+    # A pixel that occurs more than once keeps what is assigned last, the first ring's label.
+    labels[pixels] = np.repeat(ids.take(len(offsets) - rings).astype(np.int32), lengths)
     return labels.reshape(shape)
 
 

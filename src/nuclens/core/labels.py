@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64, Integer
 
-from nuclens.core.contours import outlines, polygon_areas, rasterise, take_rings
+from nuclens.core.contours import outlines, polygon_areas, rasterise, take_rings, trace
 
 
 def relabel(labels: Int32[np.ndarray, "h w"], keep: Bool[np.ndarray, "n"]) -> Int32[np.ndarray, "h w"]:
@@ -83,27 +83,23 @@ def tidy(labels: Int32[np.ndarray, "h w"], n: int) -> Int32[np.ndarray, "h w"]:
                [1, 1, 1],
                [1, 1, 0]], dtype=int32)
     """
-    vertices, offsets = outlines(labels, n)
-    filled = _paint(vertices, offsets, labels.shape)
-    if _meets_itself(vertices, offsets):
-        filled = _paint(*outlines(filled, n, diagonal=True), labels.shape)
-    return filled
+    vertices, offsets, already = trace(labels, n)
+    loose = np.flatnonzero(~already)
+    filled = _paint(*take_rings(vertices, offsets, loose), labels.shape, loose + 1)
+    # Pieces without holes that still meet themselves at a corner have bays there.
+    filled = _paint(*outlines(filled, n, diagonal=True), labels.shape, np.arange(1, n + 1))
+    result: Int32[np.ndarray, "h w"] = np.append(0, np.arange(1, n + 1) * already).astype(np.int32).take(labels)
+    np.copyto(result, filled, where=filled > 0)
+    return result
 
 
 def _paint(
-    vertices: Float32[np.ndarray, "v 2"], offsets: Int64[np.ndarray, "ends"], shape: tuple[int, int]
+    vertices: Float32[np.ndarray, "v 2"],
+    offsets: Int64[np.ndarray, "ends"],
+    shape: tuple[int, int],
+    ids: Int64[np.ndarray, "ends-1"],
 ) -> Int32[np.ndarray, "h w"]:
     """Labels of rings that are apart or nested; the outermost keeps its pixels."""
     # Rasterising favours the first ring, and a ring is larger than all it encloses.
     largest_first = np.argsort(-polygon_areas(vertices, offsets), kind="stable")
-    ids = np.append(0, largest_first + 1).astype(np.int32)
-    labels: Int32[np.ndarray, "h w"] = ids[rasterise(*take_rings(vertices, offsets, largest_first), shape)]
-    return labels
-
-
-def _meets_itself(vertices: Float32[np.ndarray, "v 2"], offsets: Int64[np.ndarray, "ends"]) -> bool:
-    """Whether any ring visits a corner twice."""
-    rings = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    rows, columns = vertices.astype(np.int64).T
-    corners = np.sort((rings * (rows.max(initial=0) + 1) + rows) * (columns.max(initial=0) + 1) + columns)
-    return bool((corners[1:] == corners[:-1]).any())
+    return rasterise(*take_rings(vertices, offsets, largest_first), shape, ids[largest_first])
