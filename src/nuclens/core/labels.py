@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64, Integer
+from jaxtyping import Bool, Int32, Int64, Integer
 
-from nuclens.core.contours import outlines, polygon_areas, rasterise, take_rings, trace
+from nuclens.core.contours import paint, polygon_areas, take_rings, trace, without_bays
 
 
 def relabel(labels: Int32[np.ndarray, "h w"], keep: Bool[np.ndarray, "n"]) -> Int32[np.ndarray, "h w"]:
@@ -20,7 +20,7 @@ def relabel(labels: Int32[np.ndarray, "h w"], keep: Bool[np.ndarray, "n"]) -> In
         array([[1, 0, 2]], dtype=int32)
     """
     kept = np.concatenate([[False], keep])
-    kept_labels: Int32[np.ndarray, "h w"] = (np.cumsum(kept, dtype=np.int32) * kept)[labels]
+    kept_labels: Int32[np.ndarray, "h w"] = (np.cumsum(kept, dtype=np.int32) * kept).take(labels)
     return kept_labels
 
 
@@ -84,22 +84,10 @@ def tidy(labels: Int32[np.ndarray, "h w"], n: int) -> Int32[np.ndarray, "h w"]:
                [1, 1, 0]], dtype=int32)
     """
     vertices, offsets, already = trace(labels, n)
-    loose = np.flatnonzero(~already)
-    filled = _paint(*take_rings(vertices, offsets, loose), labels.shape, loose + 1)
-    # Pieces without holes that still meet themselves at a corner have bays there.
-    filled = _paint(*outlines(filled, n, diagonal=True), labels.shape, np.arange(1, n + 1))
     result: Int32[np.ndarray, "h w"] = np.append(0, np.arange(1, n + 1) * already).astype(np.int32).take(labels)
-    np.copyto(result, filled, where=filled > 0)
-    return result
-
-
-def _paint(
-    vertices: Float32[np.ndarray, "v 2"],
-    offsets: Int64[np.ndarray, "ends"],
-    shape: tuple[int, int],
-    ids: Int64[np.ndarray, "ends-1"],
-) -> Int32[np.ndarray, "h w"]:
-    """Labels of rings that are apart or nested; the outermost keeps its pixels."""
-    # Rasterising favours the first ring, and a ring is larger than all it encloses.
+    loose = np.flatnonzero(~already)
+    vertices, offsets = without_bays(*take_rings(vertices, offsets, loose))
+    # Rings are apart or nested, and the outermost, which is larger than all it encloses, keeps its pixels.
     largest_first = np.argsort(-polygon_areas(vertices, offsets), kind="stable")
-    return rasterise(*take_rings(vertices, offsets, largest_first), shape, ids[largest_first])
+    paint(result, *take_rings(vertices, offsets, largest_first), loose[largest_first] + 1)
+    return result

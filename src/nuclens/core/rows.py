@@ -37,7 +37,8 @@ def rows_of(
     vertices, offsets = outlines(labels, count)
     mpp = frame.mpp and frame.mpp / plan.scale
     measurements = measure(vertices, offsets, mpp)
-    measurements[HEMATOXYLIN] = mean_per_label(labels, hematoxylin(rgb), count)
+    inside = labels > 0
+    measurements[HEMATOXYLIN] = mean_per_label(labels[inside][None], hematoxylin(rgb[inside][None]), count)
     anchors = (found.anchors[keep] + origin).astype(np.int32)
     return Instances(
         frame=frame,
