@@ -32,13 +32,14 @@ def rows_of(
     frame, schema = target
     origin = np.array(tile.box[:2])
     keep = owned((found.anchors + origin).astype(np.int32), tile.core)
-    labels = relabel(found.labels, keep)
+    labels = found.labels if keep.all() else relabel(found.labels, keep)
     count = int(keep.sum())
     vertices, offsets = outlines(labels, count)
     mpp = frame.mpp and frame.mpp / plan.scale
     measurements = measure(vertices, offsets, mpp)
-    inside = labels > 0
-    measurements[HEMATOXYLIN] = mean_per_label(labels[inside][None], hematoxylin(rgb[inside][None]), count)
+    inside = np.flatnonzero(labels > 0)
+    stained = hematoxylin(rgb.reshape(-1, 3).take(inside, axis=0)[None])
+    measurements[HEMATOXYLIN] = mean_per_label(labels.take(inside)[None], stained, count)
     anchors = (found.anchors[keep] + origin).astype(np.int32)
     return Instances(
         frame=frame,

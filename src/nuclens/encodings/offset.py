@@ -109,18 +109,16 @@ class OffsetEncoding:
             ShapeError: A head is absent or has other channels than `heads(schema)` says.
         """
         need(raw, self.heads(schema))
-        pixels, votes, heap = _votes(raw["nucleus"][0], raw["offset"], options)
-        anchors = _peaks(heap, options)
-        # Some fifteen pixels vote for the same place, so which anchor a vote joins is found out by place.
-        places = np.flatnonzero(heap > 0)
-        nearest, distance = _nearest(anchors, places, heap.shape)
+        shape = raw["nucleus"].shape[1:]
+        pixels, votes, places, weights = _votes(raw["nucleus"][0], raw["offset"], options)
+        anchors = _peaks(places, weights, shape, options)
+        nearest, distance = _nearest(anchors, places, shape)
         nearest[distance > options.reach] = 0
-        joined, labels = np.zeros(heap.size, np.int32), np.zeros(heap.shape, np.int32)
-        joined[places] = nearest
-        labels.reshape(-1)[pixels] = joined.take(votes)
+        labels = np.zeros(shape, np.int32)
+        labels.reshape(-1)[pixels] = nearest.take(votes)
         labels = tidy(labels, len(anchors))
         size, (probability, *leaves) = _sums(labels, (*raw["nucleus"], *raw.get("type", ())), len(anchors))
-        shares = _near_shares(nearest, heap.take(places), distance <= options.near, len(anchors))
+        shares = _near_shares(nearest, weights, distance <= options.near, len(anchors))
         scores = (probability / 255 / np.maximum(size, 1) * shares).astype(np.float32)
         keep = (size >= options.min_area) & (scores >= options.min_score)
         labels = relabel(labels, keep)
@@ -130,40 +128,52 @@ class OffsetEncoding:
 
 def _votes(
     nucleus: UInt8[np.ndarray, "h w"], offset: Int32[np.ndarray, "2 h w"], options: OffsetOptions
-) -> tuple[Int64[np.ndarray, "p"], Int64[np.ndarray, "p"], Float64[np.ndarray, "h w"]]:
-    """Flat positions of nucleus pixels, where each votes, and the map of summed votes; those that leave it are gone."""
+) -> tuple[Int64[np.ndarray, "p"], Int32[np.ndarray, "p"], Int64[np.ndarray, "k"], Float64[np.ndarray, "k"]]:
+    """Nucleus pixels, the number of the place that each votes for, the places, and the weight of all votes for each.
+
+    Pixels and places are flat positions in reading order. Some fifteen pixels
+    vote for the same place. Votes that leave the tile are gone.
+    """
     height, width = nucleus.shape
     pixels = np.flatnonzero(nucleus > options.threshold)
     rows = pixels // width
     columns = pixels - rows * width
-    rows += offset[0].reshape(-1).take(pixels)
-    columns += offset[1].reshape(-1).take(pixels)
+    rows += offset[0].take(pixels)
+    columns += offset[1].take(pixels)
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    pixels = pixels[inside]
-    votes = (rows * width + columns)[inside]
+    pixels, targets = pixels[inside], (rows * width + columns)[inside]
+
+    voted, number = np.zeros(nucleus.size, bool), np.empty(nucleus.size, np.int32)
+    voted[targets] = True
+    places = np.flatnonzero(voted)
+    number[places] = np.arange(len(places))
+    votes = number.take(targets)
     # One rounding for each of the 256 probabilities, wherever it occurs.
     weight = ((np.arange(256) / 255) ** options.sharpness).astype(np.float32)
-    heap = np.bincount(votes, weight.take(nucleus.reshape(-1).take(pixels)), minlength=nucleus.size)
-    return pixels, votes, heap.reshape(nucleus.shape)
+    return pixels, votes, places, np.bincount(votes, weight.take(nucleus.take(pixels)), minlength=len(places))
 
 
-def _peaks(heap: Float64[np.ndarray, "h w"], options: OffsetOptions) -> Int32[np.ndarray, "n 2"]:
+def _peaks(
+    places: Int64[np.ndarray, "k"], weights: Float64[np.ndarray, "k"], shape: tuple[int, ...], options: OffsetOptions
+) -> Int32[np.ndarray, "n 2"]:
     """Local maxima of the smoothed vote map, in reading order; of equal ones that are near the first."""
-    smooth = heap.astype(np.float32)
+    height, width = shape
+    smooth = np.zeros(shape, np.float32)
+    smooth.reshape(-1)[places] = weights
     cv2.GaussianBlur(smooth, (0, 0), options.blur, dst=smooth, borderType=cv2.BORDER_CONSTANT)
     # The disc is looked at only around pixels no lower than their four neighbours: there are few.
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     tops = np.flatnonzero((smooth == cv2.dilate(smooth, cross)) & (smooth > options.peak))
-    rows, columns = np.divmod(tops, heap.shape[1])
+    rows, columns = np.divmod(tops, width)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * options.peak_radius + 1,) * 2)
     down, right = np.argwhere(disc).T - options.peak_radius
     rows, columns = rows[:, None] + down, columns[:, None] + right
-    around = smooth.take(rows * heap.shape[1] + columns, mode="clip")
-    around[(rows < 0) | (rows >= heap.shape[0]) | (columns < 0) | (columns >= heap.shape[1])] = -1
+    around = smooth.take(rows * width + columns, mode="clip")
+    around[(rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)] = -1
     before, after = np.split(around, [len(down) // 2], axis=1)
     top = smooth.take(tops)[:, None]
     tops = tops[(before < top).all(axis=1) & (after <= top).all(axis=1)]
-    return np.stack(np.divmod(tops, heap.shape[1]), axis=1).astype(np.int32)
+    return np.stack(np.divmod(tops, width), axis=1).astype(np.int32)
 
 
 def _nearest(
@@ -177,10 +187,10 @@ def _nearest(
     _, cells = cv2.distanceTransformWithLabels(free, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     label_of_cell = np.zeros(len(anchors) + 1, np.int32)
     label_of_cell[cells[anchors[:, 0], anchors[:, 1]]] = np.arange(1, len(anchors) + 1)
-    nearest = label_of_cell[cells.take(places)]
+    nearest = label_of_cell.take(cells.take(places))
     rows, columns = np.divmod(places, shape[1])
-    anchor = anchors[nearest - 1]
-    return nearest, np.hypot(rows - anchor[:, 0], columns - anchor[:, 1]).astype(np.float32)
+    down, right = anchors.take(nearest - 1, axis=0).T
+    return nearest, np.hypot(rows - down, columns - right).astype(np.float32)
 
 
 def _sums(
@@ -194,13 +204,13 @@ def _sums(
 
 
 def _near_shares(
-    nearest: Int32[np.ndarray, "k"], votes: Float64[np.ndarray, "k"], near: Bool[np.ndarray, "k"], n: int
+    nearest: Int32[np.ndarray, "k"], weights: Float64[np.ndarray, "k"], near: Bool[np.ndarray, "k"], n: int
 ) -> Float64[np.ndarray, "{n}"]:
     """Share of the votes for each anchor that fell near it.
 
     Votes that joined no nucleus count for none: debris far away would else lower the score of the nearest in the tile.
     """
-    cast, close = (np.bincount(nearest, weights, minlength=n + 1)[1:] for weights in (votes, votes * near))
+    cast, close = (np.bincount(nearest, votes, minlength=n + 1)[1:] for votes in (weights, weights * near))
     shares: Float64[np.ndarray, "{n}"] = close / np.maximum(cast, 1e-6)
     return shares
 
