@@ -200,12 +200,12 @@ def paint(
     # Sorted, crossings pair up to enter and leave a ring along a row; the last ring comes first.
     crossings = np.sort(((len(ids) - 1 - rings) * height + rows) * (width + 1) + columns)
     enter, leave = crossings[0::2], crossings[1::2]
-    lengths = leave - enter
     lines, columns = np.divmod(enter, width + 1)
     rings, rows = np.divmod(lines, height)
-    pixels = np.repeat(rows * width + columns, lengths) + ramps(lengths)
+    begins = ring_offsets(leave - enter)
+    pixels = np.arange(begins[-1]) + np.repeat(rows * width + columns - begins[:-1], leave - enter)
     # A pixel that occurs more than once keeps what is assigned last, the first ring's label.
-    labels.reshape(-1)[pixels] = np.repeat(ids[::-1].take(rings), lengths)
+    labels.reshape(-1)[pixels] = np.repeat(ids[::-1].take(rings).astype(np.int32), leave - enter)
 
 
 def _crossings(

@@ -187,7 +187,7 @@ def _nearest(
     _, cells = cv2.distanceTransformWithLabels(free, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     label_of_cell = np.zeros(len(anchors) + 1, np.int32)
     label_of_cell[cells[anchors[:, 0], anchors[:, 1]]] = np.arange(1, len(anchors) + 1)
-    nearest = label_of_cell.take(cells.take(places))
+    nearest = label_of_cell[cells.take(places)]
     rows, columns = np.divmod(places, shape[1])
     down, right = anchors.take(nearest - 1, axis=0).T
     return nearest, np.hypot(rows - down, columns - right).astype(np.float32)

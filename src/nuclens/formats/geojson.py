@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -192,7 +193,8 @@ def _rings(instances: Instances) -> list[Shaped[np.ndarray, "p 2"]]:
     """What stands under `coordinates`: whole numbers where all are whole."""
     points, begins = closed_rings(instances.vertices, instances.offsets)
     whole = points.astype(np.int64)
-    return np.split(whole if (whole == points).all() else points, begins[1:-1])
+    points = whole if (whole == points).all() else points
+    return [points[begin:end] for begin, end in pairwise(begins.tolist())]
 
 
 def _load(path: Path) -> tuple[Any, bool]:

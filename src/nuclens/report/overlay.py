@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -67,7 +68,7 @@ def _lines(instances: Instances, times: int) -> dict[int, list[Int32[np.ndarray,
     """Outlines of each type as OpenCV draws them: (x, y) from the centre of the first pixel, in fractions."""
     points, offsets = _turns(*_rounded(instances.vertices.astype(np.float64), instances.offsets))
     scaled = np.rint((points[:, ::-1] * times - 0.5) * (1 << _FRACTION)).astype(np.int32)
-    rings = np.split(scaled, offsets[1:])
+    rings = [scaled[begin:end] for begin, end in pairwise(offsets.tolist())]
     return {
         kind: [rings[row] for row in np.flatnonzero(instances.types == kind) if len(rings[row])]
         for kind in np.unique(instances.types).tolist()
