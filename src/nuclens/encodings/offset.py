@@ -156,12 +156,12 @@ def _votes(
 def _peaks(
     places: Int64[np.ndarray, "k"], weights: Float64[np.ndarray, "k"], shape: tuple[int, ...], options: OffsetOptions
 ) -> Int32[np.ndarray, "n 2"]:
-    """Local maxima of the smoothed vote map, in reading order; of equal ones that are near the first."""
+    """Local maxima of the smoothed vote map, in reading order; of equal ones nearer than the radius only the first."""
     height, width = shape
     smooth = np.zeros(shape, np.float32)
     smooth.reshape(-1)[places] = weights
     cv2.GaussianBlur(smooth, (0, 0), options.blur, dst=smooth, borderType=cv2.BORDER_CONSTANT)
-    # The disc is looked at only around pixels no lower than their four neighbours: there are few.
+    # The disc is looked at only around pixels no lower than their four neighbours, which are few.
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     tops = np.flatnonzero((smooth == cv2.dilate(smooth, cross)) & (smooth > options.peak))
     rows, columns = np.divmod(tops, width)
@@ -170,6 +170,7 @@ def _peaks(
     rows, columns = rows[:, None] + down, columns[:, None] + right
     around = smooth.take(rows * width + columns, mode="clip")
     around[(rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)] = -1
+    # The half of the disc that comes before its middle must be lower: of equal peaks the first stands for all.
     before, after = np.split(around, [len(down) // 2], axis=1)
     top = smooth.take(tops)[:, None]
     tops = tops[(before < top).all(axis=1) & (after <= top).all(axis=1)]
