@@ -19,6 +19,8 @@ from nuclens.core.contours import (
     rasterise,
     ring_offsets,
     take_rings,
+    trace,
+    without_bays,
 )
 from nuclens.core.labels import areas, tidy
 
@@ -52,10 +54,9 @@ def filled(mask: Mask, connectivity: int) -> Mask:
     return inside
 
 
-def largest_piece(mask: Mask, diagonal: bool) -> Mask:
+def largest_piece(mask: Mask) -> Mask:
     """The piece that encloses most, with what it encloses; nothing where there is none."""
-    candidates = [filled(piece, 4 if diagonal else 8) for piece in pieces(mask, 8 if diagonal else 4)]
-    return max(candidates, key=np.sum, default=mask)
+    return max((filled(piece, 8) for piece in pieces(mask, 4)), key=np.sum, default=mask)
 
 
 def star(seed: int, centre: float, radius: float) -> Float32[np.ndarray, "v 2"]:
@@ -96,11 +97,9 @@ def test_touching_nuclei_and_the_image_border_are_outlined() -> None:
     assert offsets.tolist() == [0, 4, 8]
 
 
-def test_a_corner_joins_pixels_only_if_asked_to() -> None:
+def test_a_corner_does_not_join_pixels() -> None:
     labels = np.array([[1, 1, 0], [0, 0, 1]], np.int32)
-    apart, joint = (outlines(labels, 1, diagonal=diagonal) for diagonal in (False, True))
-    assert polygon_areas(*apart).tolist() == [2]
-    assert polygon_areas(*joint).tolist() == [3]
+    assert polygon_areas(*outlines(labels, 1)).tolist() == [2]
 
 
 def test_of_equal_pieces_the_first_in_reading_order_is_outlined() -> None:
@@ -108,13 +107,24 @@ def test_of_equal_pieces_the_first_in_reading_order_is_outlined() -> None:
     assert vertices[0].tolist() == [0, 2]
 
 
-@given(label_maps(), st.booleans())
+@given(label_maps())
 @settings(max_examples=200, deadline=None)
-def test_outlines_enclose_the_largest_piece(labels: LabelMap, diagonal: bool) -> None:
-    vertices, offsets = outlines(labels, IDS, diagonal=diagonal)
+def test_outlines_enclose_the_largest_piece(labels: LabelMap) -> None:
+    vertices, offsets = outlines(labels, IDS)
     for label in range(1, IDS + 1):
+        expected = largest_piece(labels == label)
         ring = take_rings(vertices, offsets, np.array([label - 1]))
-        np.testing.assert_array_equal(rasterise(*ring, labels.shape) > 0, largest_piece(labels == label, diagonal))
+        np.testing.assert_array_equal(rasterise(*ring, labels.shape) > 0, expected)
+        np.testing.assert_array_equal(rasterise(*without_bays(*ring), labels.shape) > 0, filled(expected, 4))
+
+
+@given(label_maps())
+@settings(max_examples=200, deadline=None)
+def test_a_label_is_whole_if_tidying_it_alone_changes_nothing(labels: LabelMap) -> None:
+    for label, whole in enumerate(trace(labels, IDS)[2].tolist(), start=1):
+        mask = labels == label
+        # Where nothing is there is nothing to be whole.
+        assert whole == (mask.any() and np.array_equal(filled(largest_piece(mask), 4), mask))
 
 
 @given(label_maps())

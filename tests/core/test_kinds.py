@@ -76,6 +76,20 @@ def test_other_packages_offer_plugins(room: Kind[Any], offer: Offer) -> None:
     assert room.get("foreign") == "it works"
 
 
+def test_installed_packages_are_asked_once(room: Kind[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def entry_points(group: str) -> list[EntryPoint]:
+        asked.append(group)
+        return []
+
+    monkeypatch.setattr(kinds, "entry_points", entry_points)
+    for _ in range(2):
+        assert "plain" in room.names()
+        assert room.get("plain") == "it works"
+    assert asked == [room.package]
+
+
 def test_a_taken_name_is_a_clash(room: Kind[Any], offer: Offer) -> None:
     offer(plain="elsewhere.plain")
     for ask in (room.names, lambda: room.get("greedy")):

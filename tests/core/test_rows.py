@@ -6,6 +6,7 @@ import pytest
 from nuclens.core.plan import Plan
 from nuclens.core.rows import rows_of
 from nuclens.core.schema import ClassSchema, NucleusType
+from nuclens.core.stain import hematoxylin, mean_per_label
 from nuclens.core.tiling import Tile
 from nuclens.core.types import AREA, HEMATOXYLIN, Frame, InstanceMap, Instances
 
@@ -72,6 +73,14 @@ def test_without_resolution_there_are_pixels() -> None:
 
 def test_stain_is_measured_under_the_nucleus() -> None:
     np.testing.assert_allclose(rows(plan()).measurements[HEMATOXYLIN], [1, 0], atol=0.01)
+
+
+def test_stain_equals_that_of_the_whole_picture_in_a_tile_that_owns_all_or_some() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (16, 30, 3), np.uint8)[:, 5:23]
+    expected = mean_per_label(found().labels, hematoxylin(noise), 3)
+    for tile, owned in ((TILE, [0, 2]), (Tile(0, core=TILE.box, box=TILE.box), [0, 1, 2])):
+        nuclei = rows_of(found(), noise, tile, plan(), (Frame(60, 110, 0.5), SCHEMA))
+        np.testing.assert_array_equal(nuclei.measurements[HEMATOXYLIN], expected[owned])
 
 
 def test_a_tile_that_owns_nothing_has_rows_of_no_nuclei() -> None:

@@ -158,6 +158,15 @@ def test_equal_pixels_side_by_side_are_one_peak() -> None:
     assert areas(found.labels, 1).tolist() == [200]
 
 
+def test_of_equal_peaks_nearer_than_the_radius_the_first_stands() -> None:
+    labels = np.zeros((30, 60), np.int32)
+    labels[10:20, 10:20], labels[10:20, 20:30] = 1, 2
+    for apart, anchors in ((5, [[15, 19]]), (20, [[15, 19], [15, 39]])):
+        raw = heads(labels, [(15, 19), (15, 19 + apart)])
+        # So little smoothed, the votes are two points of the same height.
+        assert PLUGIN.decode(raw, UNTYPED, replace(OPTIONS, blur=0.3)).anchors.tolist() == anchors
+
+
 def test_the_score_is_probability_times_share_of_near_votes() -> None:
     labels = np.zeros((60, 60), np.int32)
     labels[20:40, 20:40] = 1

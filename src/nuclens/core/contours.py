@@ -7,53 +7,101 @@ first. Vertices are (row, column) with the origin at a pixel's corner, so the ce
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, Int64, Real
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, Real
 
 # Where each side of a pixel begins: clockwise from the top, so that a walk has the nucleus on its right.
 _CORNER_ROW = np.array([0, 0, 1, 1])
 _CORNER_COLUMN = np.array([0, 1, 1, 0])
 
 
-def outlines(
-    labels: Int32[np.ndarray, "h w"], n: int, *, diagonal: bool = False
-) -> tuple[Float32[np.ndarray, "v 2"], Int64[np.ndarray, "{n}+1"]]:
+def outlines(labels: Int32[np.ndarray, "h w"], n: int) -> tuple[Float32[np.ndarray, "v 2"], Int64[np.ndarray, "{n}+1"]]:
     """Outer rings of labels 1..n along pixel edges, clockwise on the screen.
 
     Of a label in several pieces that one is taken whose ring encloses most,
-    its holes included; a label without pixels has an empty ring. A ring begins
-    at its topmost, then leftmost corner and has vertices only where it turns,
-    so the area of the polygon is the number of pixels it encloses.
+    its holes included; pixels that meet at a corner only are of different
+    pieces. A label without pixels has an empty ring. A ring begins at its
+    topmost, then leftmost corner and has vertices only where it turns, so the
+    area of the polygon is the number of pixels it encloses. It touches itself
+    where the inside of its piece is pinched.
 
     Args:
         labels: 0 is background; no label is above `n`.
         n: Number of rings.
-        diagonal: Whether pixels of one label that meet at a corner only are one piece. If not, a ring touches itself
-            where the inside of one piece is so pinched.
 
     Example:
         >>> vertices, offsets = outlines(np.array([[0, 1, 1]], np.int32), n=1)
         >>> vertices.tolist(), offsets.tolist()
         ([[0.0, 1.0], [0.0, 3.0], [1.0, 3.0], [1.0, 1.0]], [0, 4])
     """
+    return trace(labels, n)[:2]
+
+
+def trace(
+    labels: Int32[np.ndarray, "h w"], n: int
+) -> tuple[Float32[np.ndarray, "v 2"], Int64[np.ndarray, "{n}+1"], Bool[np.ndarray, "{n}"]]:
+    """`outlines`, and which labels are one piece without holes that meets itself at no corner.
+
+    Example:
+        >>> trace(np.array([[1, 0, 2], [2, 2, 2]], np.int32), n=3)[2]
+        array([ True,  True, False])
+    """
     padded = np.pad(labels, 1)
     pixels, sides = _pixel_sides(padded)
-    order, starts = _loops(_next_sides(padded, pixels, sides, diagonal))
-    pixels, sides = pixels[order], sides[order]
+    following, meets = _next_sides(padded, pixels, sides)
+    pinched = padded.take(pixels[meets])
+    order, starts = _loops(following)
+    pixels, sides = pixels.take(order), sides.take(order)
 
     # A loop begins with a top side and never ends with one, so its first side counts as a turn beside any other loop.
     corners = np.flatnonzero(sides != np.roll(sides, 1))
-    rows, columns = np.divmod(pixels[corners], padded.shape[1])
-    vertices = np.stack([rows + _CORNER_ROW[sides[corners]], columns + _CORNER_COLUMN[sides[corners]]], axis=1) - 1
+    rows, columns = np.divmod(pixels.take(corners), padded.shape[1])
+    turns = sides.take(corners)
+    vertices = np.stack([rows + _CORNER_ROW.take(turns), columns + _CORNER_COLUMN.take(turns)], axis=1) - 1
     offsets = np.append(np.searchsorted(corners, starts), len(corners))
 
-    # Holes run the other way round and have negative areas, so the largest loop of a label is an outer ring.
-    owners = padded.reshape(-1)[pixels[starts]]
+    owners = padded.take(pixels.take(starts)) - 1
+    loops = np.bincount(owners, minlength=n)
+    loops[pinched - 1] = 0
+    vertices, offsets = _largest(vertices.astype(np.float32), offsets, owners, n)
+    return vertices, offsets, loops == 1
+
+
+def _largest(
+    vertices: Float32[np.ndarray, "v 2"],
+    offsets: Int64[np.ndarray, "ends"],
+    owners: Int32[np.ndarray, "ends-1"],
+    n: int,
+) -> tuple[Float32[np.ndarray, "u 2"], Int64[np.ndarray, "{n}+1"]]:
+    """The ring of each owner 0..n-1 that encloses most, an empty one where it has none."""
+    # Holes run the other way round and have negative areas, so the largest is an outer ring.
     by_size = np.lexsort((-_signed_areas(vertices, offsets), owners))
     found, first = np.unique(owners[by_size], return_index=True)
-    vertices, offsets = take_rings(vertices.astype(np.float32), offsets, by_size[first])
+    vertices, offsets = take_rings(vertices, offsets, by_size[first])
     lengths = np.zeros(n, np.int64)
-    lengths[found - 1] = np.diff(offsets)
+    lengths[found] = np.diff(offsets)
     return vertices, ring_offsets(lengths)
+
+
+def without_bays(
+    vertices: Float32[np.ndarray, "v 2"], offsets: Int64[np.ndarray, "ends"]
+) -> tuple[Float32[np.ndarray, "u 2"], Int64[np.ndarray, "ends"]]:
+    """Rings cut in two wherever they visit a corner for the second time, and of the parts the largest.
+
+    Example:
+        >>> ring = [[0, 0], [0, 2], [1, 2], [1, 1], [2, 1], [2, 2], [1, 2], [1, 3], [3, 3], [3, 0]]
+        >>> without_bays(np.array(ring, np.float32), np.array([0, 10]))[0].tolist()
+        [[0.0, 0.0], [0.0, 2.0], [1.0, 2.0], [1.0, 3.0], [3.0, 3.0], [3.0, 0.0]]
+    """
+    rings = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    rows, columns = vertices.astype(np.int64).T
+    corners = (rings * (rows.max(initial=0) + 1) + rows) * (columns.max(initial=0) + 1) + columns
+    order = np.argsort(corners, kind="stable")
+    again = np.flatnonzero(np.diff(corners[order]) == 0)
+    first, second = order[again], order[again + 1]
+    following = next_vertices(offsets)
+    following[first], following[second] = following[second], following[first]
+    order, starts = _loops(following)
+    return _largest(vertices.take(order, axis=0), np.append(starts, len(order)), rings[order[starts]], len(offsets) - 1)
 
 
 def _pixel_sides(padded: Int32[np.ndarray, "h w"]) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:
@@ -61,25 +109,31 @@ def _pixel_sides(padded: Int32[np.ndarray, "h w"]) -> tuple[Int64[np.ndarray, "m
     flat, width = padded.reshape(-1), padded.shape[1]
     above = np.flatnonzero(flat[width:] != flat[:-width])
     before = np.flatnonzero(flat[1:] != flat[:-1])
-    parts = [pixels[flat[pixels] > 0] for pixels in (above + width, before, above, before + 1)]
+    parts = [pixels[flat.take(pixels) > 0] for pixels in (above + width, before, above, before + 1)]
     return np.concatenate(parts), np.repeat(np.arange(4), [len(part) for part in parts])
 
 
 def _next_sides(
-    padded: Int32[np.ndarray, "h w"], pixels: Int64[np.ndarray, "m"], sides: Int64[np.ndarray, "m"], diagonal: bool
-) -> Int64[np.ndarray, "m"]:
-    """Which side comes after each side on the walk around its label."""
+    padded: Int32[np.ndarray, "h w"], pixels: Int64[np.ndarray, "m"], sides: Int64[np.ndarray, "m"]
+) -> tuple[Int64[np.ndarray, "m"], Bool[np.ndarray, "m"]]:
+    """Which side comes after each on the walk around its label, and after which the label meets itself at a corner."""
     flat, width = padded.reshape(-1), padded.shape[1]
     forward = np.array([1, width, -1, -width])
-    ahead = pixels + forward[sides]
-    beside = ahead + forward[sides - 1]  # ahead, but across the side that is walked along
-    straight = flat[ahead] == flat[pixels]
-    left = flat[beside] == flat[pixels]
-    if not diagonal:
-        left &= straight
+    own = flat.take(pixels)
+    ahead = pixels + forward.take(sides)
+    beside = ahead + forward.take(sides - 1)  # ahead, but across the side that is walked along
+    straight = flat.take(ahead) == own
+    across = flat.take(beside) == own
+    left = across & straight
     pixel = np.where(left, beside, np.where(straight, ahead, pixels))
     side = (sides + np.where(left, 3, np.where(straight, 0, 1))) % 4
-    return np.searchsorted(sides * flat.size + pixels, side * flat.size + pixel)
+    # Of the table only those places are looked up that were written.
+    place, following = np.empty(flat.size, np.int32), np.empty_like(pixels)
+    for kind in range(4):
+        known, wanted = np.flatnonzero(sides == kind), np.flatnonzero(side == kind)
+        place[pixels.take(known)] = known
+        following[wanted] = place.take(pixel.take(wanted))
+    return following, across & ~straight
 
 
 def _loops(following: Int64[np.ndarray, "m"]) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "loops"]]:
@@ -94,15 +148,15 @@ def _loops(following: Int64[np.ndarray, "m"]) -> tuple[Int64[np.ndarray, "m"], I
     nearest = members << 32  # the smallest member above, the steps to it in the low 32 bits
     step = 1
     while True:
-        nearer = np.minimum(nearest, nearest[following] + step)
+        nearer = np.minimum(nearest, nearest.take(following) + step)
         if np.array_equal(nearer, nearest):
             break
-        nearest, following, step = nearer, following[following], 2 * step
+        nearest, following, step = nearer, following.take(following), 2 * step
     smallest, distance = nearest >> 32, nearest & 0xFFFFFFFF
     lengths = np.bincount(smallest, minlength=len(members))
     first = ring_offsets(lengths)[:-1]
     order = np.empty_like(members)
-    order[first[smallest] + -distance % lengths[smallest]] = members
+    order[first.take(smallest) + -distance % lengths.take(smallest)] = members
     return order, first[lengths > 0]
 
 
@@ -122,19 +176,36 @@ def rasterise(
                [1, 0, 0],
                [1, 1, 0]], dtype=int32)
     """
-    height, width = shape
-    rings, rows, columns = _crossings(vertices, offsets, shape)
+    labels = np.zeros(shape, np.int32)
+    paint(labels, vertices, offsets, np.arange(1, len(offsets)))
+    return labels
+
+
+def paint(
+    labels: Int32[np.ndarray, "h w"],
+    vertices: Float32[np.ndarray, "v 2"],
+    offsets: Int64[np.ndarray, "ends"],
+    ids: Int64[np.ndarray, "ends-1"],
+) -> None:
+    """Draw simple polygons into a label map, as `rasterise` does: where they overlap the first keeps the pixel.
+
+    Example:
+        >>> labels = np.full((1, 4), 7, np.int32)
+        >>> paint(labels, np.array([[0, 1], [0, 3], [1, 3], [1, 1]], np.float32), np.array([0, 4]), np.array([2]))
+        >>> labels
+        array([[7, 2, 2, 7]], dtype=int32)
+    """
+    height, width = labels.shape
+    rings, rows, columns = _crossings(vertices, offsets, labels.shape)
     # Sorted, crossings pair up to enter and leave a ring along a row; the last ring comes first.
-    crossings = np.sort(((len(offsets) - rings) * height + rows) * (width + 1) + columns)
+    crossings = np.sort(((len(ids) - 1 - rings) * height + rows) * (width + 1) + columns)
     enter, leave = crossings[0::2], crossings[1::2]
-    lengths = leave - enter
     lines, columns = np.divmod(enter, width + 1)
     rings, rows = np.divmod(lines, height)
-    pixels = np.repeat(rows * width + columns, lengths) + ramps(lengths)
-    labels = np.zeros(height * width, np.int32)
-    # A pixel that occurs more than once keeps what is assigned last, the lowest label.
-    labels[pixels] = np.repeat((len(offsets) - rings + 1).astype(np.int32), lengths)
-    return labels.reshape(shape)
+    begins = ring_offsets(leave - enter)
+    pixels = np.arange(begins[-1]) + np.repeat(rows * width + columns - begins[:-1], leave - enter)
+    # A pixel that occurs more than once keeps what is assigned last, the first ring's label.
+    labels.reshape(-1)[pixels] = np.repeat(ids[::-1].take(rings).astype(np.int32), leave - enter)
 
 
 def _crossings(

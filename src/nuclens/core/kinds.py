@@ -6,6 +6,7 @@ import difflib
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
@@ -14,9 +15,9 @@ from nuclens.core.errors import MissingExtraError, PluginClashError, UnknownPlug
 P = TypeVar("P")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Kind(Generic[P]):
-    """A kind of plug-in; listing its names imports none of them.
+    """A kind of plug-in; listing its names imports none of them, and looks for them once.
 
     Attributes:
         package: Dotted name of the folder, and of the entry-point group for other packages.
@@ -30,7 +31,7 @@ class Kind(Generic[P]):
         Raises:
             PluginClashError: Another package offers a name that is taken.
         """
-        return tuple(sorted(self._sources()))
+        return tuple(sorted(self._sources))
 
     def get(self, name: str) -> P:
         """The plug-in of that name.
@@ -39,12 +40,11 @@ class Kind(Generic[P]):
             UnknownPluginError: There is none; near names are listed.
             MissingExtraError: It needs a package that is not installed.
         """
-        sources = self._sources()
-        if name not in sources:
-            near = difflib.get_close_matches(name, sources, n=3) or sorted(sources)
+        if name not in self._sources:
+            near = difflib.get_close_matches(name, self._sources, n=3) or sorted(self._sources)
             kind = self.package.rpartition(".")[2]
             raise UnknownPluginError(f"{kind}: no {name!r}; did you mean {', '.join(near)}?")
-        source = sources[name]
+        source = self._sources[name]
         try:
             module: Any = importlib.import_module(source) if isinstance(source, str) else source.load()
         except ModuleNotFoundError as error:
@@ -57,7 +57,9 @@ class Kind(Generic[P]):
         plugin: P = module.PLUGIN
         return plugin
 
+    @cached_property
     def _sources(self) -> dict[str, str | EntryPoint]:
+        # Reading what every installed package offers takes milliseconds, and pictures ask again and again.
         folder = importlib.import_module(self.package)
         found: dict[str, str | EntryPoint] = {
             info.name: f"{self.package}.{info.name}" for info in pkgutil.iter_modules(folder.__path__)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64, Integer
+from jaxtyping import Bool, Int32, Int64, Integer
 
-from nuclens.core.contours import outlines, polygon_areas, rasterise, take_rings
+from nuclens.core.contours import paint, polygon_areas, take_rings, trace, without_bays
 
 
 def relabel(labels: Int32[np.ndarray, "h w"], keep: Bool[np.ndarray, "n"]) -> Int32[np.ndarray, "h w"]:
@@ -20,7 +20,7 @@ def relabel(labels: Int32[np.ndarray, "h w"], keep: Bool[np.ndarray, "n"]) -> In
         array([[1, 0, 2]], dtype=int32)
     """
     kept = np.concatenate([[False], keep])
-    kept_labels: Int32[np.ndarray, "h w"] = (np.cumsum(kept, dtype=np.int32) * kept)[labels]
+    kept_labels: Int32[np.ndarray, "h w"] = (np.cumsum(kept, dtype=np.int32) * kept).take(labels)
     return kept_labels
 
 
@@ -83,27 +83,11 @@ def tidy(labels: Int32[np.ndarray, "h w"], n: int) -> Int32[np.ndarray, "h w"]:
                [1, 1, 1],
                [1, 1, 0]], dtype=int32)
     """
-    vertices, offsets = outlines(labels, n)
-    filled = _paint(vertices, offsets, labels.shape)
-    if _meets_itself(vertices, offsets):
-        filled = _paint(*outlines(filled, n, diagonal=True), labels.shape)
-    return filled
-
-
-def _paint(
-    vertices: Float32[np.ndarray, "v 2"], offsets: Int64[np.ndarray, "ends"], shape: tuple[int, int]
-) -> Int32[np.ndarray, "h w"]:
-    """Labels of rings that are apart or nested; the outermost keeps its pixels."""
-    # Rasterising favours the first ring, and a ring is larger than all it encloses.
+    vertices, offsets, already = trace(labels, n)
+    result: Int32[np.ndarray, "h w"] = np.append(0, np.arange(1, n + 1) * already).astype(np.int32).take(labels)
+    loose = np.flatnonzero(~already)
+    vertices, offsets = without_bays(*take_rings(vertices, offsets, loose))
+    # Rings are apart or nested, and the outermost, which is larger than all it encloses, keeps its pixels.
     largest_first = np.argsort(-polygon_areas(vertices, offsets), kind="stable")
-    ids = np.append(0, largest_first + 1).astype(np.int32)
-    labels: Int32[np.ndarray, "h w"] = ids[rasterise(*take_rings(vertices, offsets, largest_first), shape)]
-    return labels
-
-
-def _meets_itself(vertices: Float32[np.ndarray, "v 2"], offsets: Int64[np.ndarray, "ends"]) -> bool:
-    """Whether any ring visits a corner twice."""
-    rings = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    rows, columns = vertices.astype(np.int64).T
-    corners = np.sort((rings * (rows.max(initial=0) + 1) + rows) * (columns.max(initial=0) + 1) + columns)
-    return bool((corners[1:] == corners[:-1]).any())
+    paint(result, *take_rings(vertices, offsets, largest_first), loose[largest_first] + 1)
+    return result

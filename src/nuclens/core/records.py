@@ -139,7 +139,7 @@ def closed_rings(
     corner = np.repeat(offsets[:-1], counts) + ramps(counts)
     begins = ring_offsets(counts)
     corner[begins[1:] - 1] = offsets[:-1]
-    return np.ascontiguousarray(vertices[corner, ::-1]), begins
+    return vertices[:, ::-1].take(corner, axis=0), begins
 
 
 def id_texts(ids: UInt8[np.ndarray, "n 16"]) -> list[str]:

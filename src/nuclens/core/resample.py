@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
@@ -48,12 +49,16 @@ def read_working(slide: Slide, box: Box, scale: float) -> UInt8[np.ndarray, "h w
         raise InputError(f"working grid: box {box} of an image of {slide.shape}; wanted an image with pixels")
     if box[0] >= box[2] or box[1] >= box[3]:
         return np.zeros((max(0, box[2] - box[0]), max(0, box[3] - box[1]), 3), np.uint8)
-    rows, columns = reflected(box[0], box[2], shape[0]), reflected(box[1], box[3], shape[1])
+    # A box beside the image is read with all between the two, so that what is read ends where the image does.
+    rows, columns = (reflected(min(box[k], size - 1), max(box[k + 2], 1), size) for k, size in enumerate(shape))
     inner = (int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
     pixels = _on_grid(slide, inner, scale)
     if inner == box:
-        return pixels
-    return np.take(pixels[rows - inner[0]], columns - inner[1], axis=1)
+        return np.array(pixels)
+    above, left, below, right = (max(0, n) for n in (-box[0], -box[1], box[2] - shape[0], box[3] - shape[1]))
+    pixels = cv2.copyMakeBorder(pixels, above, below, left, right, cv2.BORDER_REFLECT_101)
+    top, first = box[0] - inner[0] + above, box[1] - inner[1] + left
+    return pixels[top : top + box[2] - box[0], first : first + box[3] - box[1]]
 
 
 def reflected(start: int, stop: int, size: int) -> Int64[np.ndarray, "n"]:
@@ -90,7 +95,7 @@ def taps(start: int, stop: int, scale: float, size: int) -> Taps:
 
 def _on_grid(slide: Slide, box: Box, scale: float) -> UInt8[np.ndarray, "h w 3"]:
     if scale == 1:
-        return np.array(slide.read(box))
+        return slide.read(box)
     rows = taps(box[0], box[2], scale, slide.shape[0])
     columns = taps(box[1], box[3], scale, slide.shape[1])
     top, left = int(rows.index.min()), int(columns.index.min())

@@ -32,12 +32,14 @@ def rows_of(
     frame, schema = target
     origin = np.array(tile.box[:2])
     keep = owned((found.anchors + origin).astype(np.int32), tile.core)
-    labels = relabel(found.labels, keep)
+    labels = found.labels if keep.all() else relabel(found.labels, keep)
     count = int(keep.sum())
     vertices, offsets = outlines(labels, count)
     mpp = frame.mpp and frame.mpp / plan.scale
     measurements = measure(vertices, offsets, mpp)
-    measurements[HEMATOXYLIN] = mean_per_label(labels, hematoxylin(rgb), count)
+    inside = np.flatnonzero(labels > 0)
+    stained = hematoxylin(rgb.reshape(-1, 3).take(inside, axis=0)[None])
+    measurements[HEMATOXYLIN] = mean_per_label(labels.take(inside)[None], stained, count)
     anchors = (found.anchors[keep] + origin).astype(np.int32)
     return Instances(
         frame=frame,

@@ -47,8 +47,8 @@ def mean_per_label(
     """
     if labels.shape != image.shape:
         raise ShapeError(f"mean per label: labels are {labels.shape}, the image is {image.shape}; wanted one size")
-    inside = np.flatnonzero(labels)
-    owners = labels.reshape(-1)[inside]
-    sums = np.bincount(owners, image.reshape(-1)[inside], minlength=n + 1)
+    inside = np.flatnonzero(labels > 0)
+    owners = labels.take(inside).astype(np.int64)
+    sums = np.bincount(owners, image.take(inside), minlength=n + 1)
     counts = np.bincount(owners, minlength=n + 1)
     return (sums[1:] / np.maximum(counts[1:], 1)).astype(np.float32)

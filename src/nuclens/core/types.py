@@ -105,7 +105,7 @@ class Instances:
         source = np.repeat(self.offsets[index] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return replace(
             self,
-            vertices=self.vertices[source],
+            vertices=self.vertices.take(source, axis=0),
             offsets=offsets,
             measurements={name: column[index] for name, column in self.measurements.items()},
             **{name: getattr(self, name)[index] for name in _ROWS},

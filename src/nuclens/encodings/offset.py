@@ -12,10 +12,10 @@ from typing import ClassVar
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 
 from nuclens.core.heads import Head, RawHeads, need, to_integers
-from nuclens.core.labels import areas, relabel, tidy
+from nuclens.core.labels import relabel, tidy
 from nuclens.core.schema import ClassSchema
 from nuclens.core.types import InstanceMap, Truth
 
@@ -109,99 +109,116 @@ class OffsetEncoding:
             ShapeError: A head is absent or has other channels than `heads(schema)` says.
         """
         need(raw, self.heads(schema))
-        pixels, votes, weights = _votes(raw["nucleus"][0], raw["offset"], options)
         shape = raw["nucleus"].shape[1:]
-        anchors = _peaks(votes, weights, shape, options)
-        nearest, distance = _nearest(anchors, votes, shape)
-        joined = distance <= options.reach
-        pixels, nearest, distance, weights = (part[joined] for part in (pixels, nearest, distance, weights))
+        pixels, votes, places, weights = _votes(raw["nucleus"][0], raw["offset"], options)
+        anchors = _peaks(places, weights, shape, options)
+        nearest, distance = _nearest(anchors, places, shape)
+        nearest[distance > options.reach] = 0
         labels = np.zeros(shape, np.int32)
-        labels.reshape(-1)[pixels] = nearest
+        labels.reshape(-1)[pixels] = nearest.take(votes)
         labels = tidy(labels, len(anchors))
-        scores = _scores(labels, raw["nucleus"][0], (nearest, weights, distance <= options.near), len(anchors))
-        keep = (areas(labels, len(anchors)) >= options.min_area) & (scores >= options.min_score)
+        size, (probability, *leaves) = _sums(labels, (*raw["nucleus"], *raw.get("type", ())), len(anchors))
+        shares = _near_shares(nearest, weights, distance <= options.near, len(anchors))
+        scores = (probability / 255 / np.maximum(size, 1) * shares).astype(np.float32)
+        keep = (size >= options.min_area) & (scores >= options.min_score)
         labels = relabel(labels, keep)
-        probabilities = _types(labels, raw.get("type"), schema, int(keep.sum()))
+        probabilities = _types([leaf[keep] for leaf in leaves], schema, int(keep.sum()))
         return InstanceMap(labels, schema.decide(probabilities), scores[keep], anchors[keep], probabilities)
 
 
 def _votes(
     nucleus: UInt8[np.ndarray, "h w"], offset: Int32[np.ndarray, "2 h w"], options: OffsetOptions
-) -> tuple[Int64[np.ndarray, "p"], Int64[np.ndarray, "p"], Float32[np.ndarray, "p"]]:
-    """Flat positions of nucleus pixels, where each votes, and with what weight; votes that leave the tile are gone."""
+) -> tuple[Int64[np.ndarray, "p"], Int32[np.ndarray, "p"], Int64[np.ndarray, "k"], Float64[np.ndarray, "k"]]:
+    """Nucleus pixels, the number of the place that each votes for, the places, and the weight of all votes for each.
+
+    Pixels and places are flat positions in reading order. Some fifteen pixels
+    vote for the same place. Votes that leave the tile are gone.
+    """
     height, width = nucleus.shape
     pixels = np.flatnonzero(nucleus > options.threshold)
-    rows, columns = np.divmod(pixels, width)
-    rows += offset[0].reshape(-1)[pixels]
-    columns += offset[1].reshape(-1)[pixels]
+    rows = pixels // width
+    columns = pixels - rows * width
+    rows += offset[0].take(pixels)
+    columns += offset[1].take(pixels)
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    pixels = pixels[inside]
+    pixels, targets = pixels[inside], (rows * width + columns)[inside]
+
+    voted, number = np.zeros(nucleus.size, bool), np.empty(nucleus.size, np.int32)
+    voted[targets] = True
+    places = np.flatnonzero(voted)
+    number[places] = np.arange(len(places))
+    votes = number.take(targets)
     # One rounding for each of the 256 probabilities, wherever it occurs.
     weight = ((np.arange(256) / 255) ** options.sharpness).astype(np.float32)
-    return pixels, rows[inside] * width + columns[inside], weight[nucleus.reshape(-1)[pixels]]
+    return pixels, votes, places, np.bincount(votes, weight.take(nucleus.take(pixels)), minlength=len(places))
 
 
 def _peaks(
-    votes: Int64[np.ndarray, "p"], weights: Float32[np.ndarray, "p"], shape: tuple[int, ...], options: OffsetOptions
+    places: Int64[np.ndarray, "k"], weights: Float64[np.ndarray, "k"], shape: tuple[int, ...], options: OffsetOptions
 ) -> Int32[np.ndarray, "n 2"]:
-    """Local maxima of the smoothed vote map, in reading order."""
-    heap = np.bincount(votes, weights, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float32)
-    smooth = cv2.GaussianBlur(heap, (0, 0), options.blur, borderType=cv2.BORDER_CONSTANT)
+    """Local maxima of the smoothed vote map, in reading order; of equal ones nearer than the radius only the first."""
+    height, width = shape
+    smooth = np.zeros(shape, np.float32)
+    smooth.reshape(-1)[places] = weights
+    cv2.GaussianBlur(smooth, (0, 0), options.blur, dst=smooth, borderType=cv2.BORDER_CONSTANT)
+    # The disc is looked at only around pixels no lower than their four neighbours, which are few.
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    tops = np.flatnonzero((smooth == cv2.dilate(smooth, cross)) & (smooth > options.peak))
+    rows, columns = np.divmod(tops, width)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * options.peak_radius + 1,) * 2)
-    top = (smooth == cv2.dilate(smooth, disc)) & (smooth > options.peak)
-    # Two equal pixels side by side are one peak: the first in reading order stands for it.
-    _, plateaus = cv2.connectedComponents(top.astype(np.uint8), connectivity=8)
-    tops = np.flatnonzero(top)
-    _, first = np.unique(plateaus.reshape(-1)[tops], return_index=True)
-    return np.stack(np.divmod(np.sort(tops[first]), shape[1]), axis=1).astype(np.int32)
+    down, right = np.argwhere(disc).T - options.peak_radius
+    rows, columns = rows[:, None] + down, columns[:, None] + right
+    around = smooth.take(rows * width + columns, mode="clip")
+    around[(rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)] = -1
+    # The half of the disc that comes before its middle must be lower: of equal peaks the first stands for all.
+    before, after = np.split(around, [len(down) // 2], axis=1)
+    top = smooth.take(tops)[:, None]
+    tops = tops[(before < top).all(axis=1) & (after <= top).all(axis=1)]
+    return np.stack(np.divmod(tops, width), axis=1).astype(np.int32)
 
 
 def _nearest(
-    anchors: Int32[np.ndarray, "n 2"], votes: Int64[np.ndarray, "p"], shape: tuple[int, ...]
-) -> tuple[Int32[np.ndarray, "p"], Float32[np.ndarray, "p"]]:
-    """Label (1-based) of the anchor nearest to each vote, and its distance in pixels."""
+    anchors: Int32[np.ndarray, "n 2"], places: Int64[np.ndarray, "k"], shape: tuple[int, ...]
+) -> tuple[Int32[np.ndarray, "k"], Float32[np.ndarray, "k"]]:
+    """Label (1-based) of the anchor nearest to each place, and its distance in pixels."""
     if not len(anchors):
-        return np.zeros(len(votes), np.int32), np.full(len(votes), np.inf, np.float32)
+        return np.zeros(len(places), np.int32), np.full(len(places), np.inf, np.float32)
     free = np.ones(shape, np.uint8)
     free[anchors[:, 0], anchors[:, 1]] = 0
     _, cells = cv2.distanceTransformWithLabels(free, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     label_of_cell = np.zeros(len(anchors) + 1, np.int32)
     label_of_cell[cells[anchors[:, 0], anchors[:, 1]]] = np.arange(1, len(anchors) + 1)
-    nearest = label_of_cell[cells.reshape(-1)[votes]]
-    rows, columns = np.divmod(votes, shape[1])
-    anchor = anchors[nearest - 1]
-    return nearest, np.hypot(rows - anchor[:, 0], columns - anchor[:, 1]).astype(np.float32)
+    nearest = label_of_cell[cells.take(places)]
+    rows, columns = np.divmod(places, shape[1])
+    down, right = anchors.take(nearest - 1, axis=0).T
+    return nearest, np.hypot(rows - down, columns - right).astype(np.float32)
 
 
-def _scores(
-    labels: Int32[np.ndarray, "h w"],
-    nucleus: UInt8[np.ndarray, "h w"],
-    votes: tuple[Int32[np.ndarray, "p"], Float32[np.ndarray, "p"], Bool[np.ndarray, "p"]],
-    n: int,
-) -> Float32[np.ndarray, "{n}"]:
-    """Mean nucleus probability of a nucleus' pixels times the share of its votes that fell near its anchor.
+def _sums(
+    labels: Int32[np.ndarray, "h w"], heads: tuple[UInt8[np.ndarray, "h w"], ...], n: int
+) -> tuple[Int64[np.ndarray, "{n}"], list[Float64[np.ndarray, "{n}"]]]:
+    """Number of pixels of each label, and the sum of each head over them."""
+    inside = np.flatnonzero(labels > 0)
+    ids = labels.take(inside).astype(np.int64)  # what bincount would make of them once per head
+    sums = [np.bincount(ids, head.take(inside), minlength=n + 1)[1:] for head in heads]
+    return np.bincount(ids, minlength=n + 1)[1:], sums
+
+
+def _near_shares(
+    nearest: Int32[np.ndarray, "k"], weights: Float64[np.ndarray, "k"], near: Bool[np.ndarray, "k"], n: int
+) -> Float64[np.ndarray, "{n}"]:
+    """Share of the votes for each anchor that fell near it.
 
     Votes that joined no nucleus count for none: debris far away would else lower the score of the nearest in the tile.
     """
-    nearest, weights, near = votes
-    inside = labels > 0
-    size = np.bincount(labels[inside], minlength=n + 1)
-    probability = np.bincount(labels[inside], nucleus[inside], minlength=n + 1) / 255
-    cast = np.bincount(nearest, weights, minlength=n + 1)
-    close = np.bincount(nearest, weights * near, minlength=n + 1)
-    score = probability / np.maximum(size, 1) * close / np.maximum(cast, 1e-6)
-    return score[1:].astype(np.float32)
+    cast, close = (np.bincount(nearest, votes, minlength=n + 1)[1:] for votes in (weights, weights * near))
+    shares: Float64[np.ndarray, "{n}"] = close / np.maximum(cast, 1e-6)
+    return shares
 
 
-def _types(
-    labels: Int32[np.ndarray, "h w"], leaves: UInt8[np.ndarray, "c h w"] | None, schema: ClassSchema, count: int
-) -> Float32[np.ndarray, "n types"]:
-    """Mean leaf probabilities over each nucleus, gathered into the schema's types."""
-    if leaves is None or not count:
-        return np.zeros((count, len(schema.types)), np.float32)
-    inside: Bool[np.ndarray, "h w"] = labels > 0
-    ids = labels[inside]
-    sums = np.stack([np.bincount(ids, leaf[inside], minlength=count + 1)[1:] for leaf in leaves], axis=1)
+def _types(leaves: list[Float64[np.ndarray, "{n}"]], schema: ClassSchema, n: int) -> Float32[np.ndarray, "{n} types"]:
+    """Leaf probabilities from their sums over each nucleus, gathered into the schema's types."""
+    sums = np.reshape(leaves, (len(leaves), n)).T
     total = np.maximum(sums.sum(axis=1, keepdims=True), 1)
     return schema.gather((sums / total).astype(np.float32))
 

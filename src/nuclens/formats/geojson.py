@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -75,9 +76,9 @@ class GeoJson:
             file.write(
                 b'{"type":"FeatureCollection","nuclens":' + orjson.dumps(header_of(instances)) + b',"features":['
             )
-            for number, line in enumerate(_lines(drawable, classes)):
+            for number, start in enumerate(range(0, len(drawable), _ROWS)):
                 file.write(b",\n" if number else b"\n")
-                file.write(line)
+                file.write(b",\n".join(_lines(drawable[start : start + _ROWS], classes)))
             file.write(b"\n]}\n")
 
     def read(self, path: Path) -> Instances:
@@ -173,28 +174,27 @@ def _ends(rings: list[Float32[np.ndarray, "_ 2"]]) -> Int64[np.ndarray, "ends"]:
 def _lines(instances: Instances, classes: list[dict[str, Any]]) -> Iterator[bytes]:
     """Every nucleus as one feature."""
     names = [SCORE, *(PROBABILITY + name for name in instances.schema.names), *instances.measurements]
-    for start in range(0, len(instances), _ROWS):
-        part = instances[start : start + _ROWS]
-        numbers = np.column_stack([part.scores, part.probabilities, *part.measurements.values()])
-        known = np.isfinite(numbers).tolist()
-        ids, rings, anchors = id_texts(part.ids), _rings(part), part.anchors[:, ::-1].tolist()
-        for k, kind in enumerate(part.types.tolist()):
-            measured = {name: value for name, value, fine in zip(names, numbers[k], known[k], strict=True) if fine}
-            feature = {
-                "type": "Feature",
-                "id": ids[k],
-                "geometry": {"type": "Polygon", "coordinates": [rings[k]]},
-                "properties": {"objectType": "detection", **classes[kind], "measurements": measured},
-                "anchor": anchors[k],
-            }
-            yield orjson.dumps(feature, option=orjson.OPT_SERIALIZE_NUMPY)
+    numbers = np.column_stack([instances.scores, instances.probabilities, *instances.measurements.values()])
+    known = np.isfinite(numbers).tolist()
+    ids, rings, anchors = id_texts(instances.ids), _rings(instances), instances.anchors[:, ::-1].tolist()
+    for k, kind in enumerate(instances.types.tolist()):
+        measured = {name: value for name, value, fine in zip(names, numbers[k], known[k], strict=True) if fine}
+        feature = {
+            "type": "Feature",
+            "id": ids[k],
+            "geometry": {"type": "Polygon", "coordinates": [rings[k]]},
+            "properties": {"objectType": "detection", **classes[kind], "measurements": measured},
+            "anchor": anchors[k],
+        }
+        yield orjson.dumps(feature, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _rings(instances: Instances) -> list[Shaped[np.ndarray, "p 2"]]:
     """What stands under `coordinates`: whole numbers where all are whole."""
     points, begins = closed_rings(instances.vertices, instances.offsets)
     whole = points.astype(np.int64)
-    return np.split(whole if (whole == points).all() else points, begins[1:-1])
+    points = whole if (whole == points).all() else points
+    return [points[begin:end] for begin, end in pairwise(begins.tolist())]
 
 
 def _load(path: Path) -> tuple[Any, bool]:
