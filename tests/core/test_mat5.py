@@ -205,6 +205,7 @@ def test_other_files_are_told(tmp_path: Path) -> None:
         matrix(6, (1, 1), element(99, bytes(8))),
         matrix(4, (1, 2), element(16, b"\xff\xff")),
         matrix(4, (1, 3), element(16, b"ab")),
+        matrix(4, (1, 2, 1), element(16, b"ab")),
         matrix(1, (1, 2), matrix(6, (1, 1), element(9, bytes(8)))),
         matrix(1, (1, 1), element(9, bytes(8))),
     ],
@@ -218,6 +219,7 @@ def test_bombs_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     told(tmp_path / "a.mat", HEADER + element(15, zlib.compress(bytes(1 << 17))), "unpacks to more than 65,536")
     told(tmp_path / "a.mat", HEADER + matrix(6, (60_000, 60_000), element(9, b"")), "unpacks to more than 65,536")
     told(tmp_path / "a.mat", HEADER + matrix(1, (1, 4000), element(14, b"") * 4000), "unpacks to more than 65,536")
+    told(tmp_path / "a.mat", HEADER + matrix(4, (1 << 30, 0), element(16, b"")), "unpacks to more than 65,536")
     told(tmp_path / "a.mat", HEADER + bytes(1 << 17), "at most 65,536 are read")
     nested = matrix(6, (1, 1), element(9, bytes(8)))
     for _ in range(20):

@@ -146,7 +146,7 @@ class _Reader:
             raise ValueError(f"shape {shape}")
         kind = flags & 0xFF
         if kind == _CELL:
-            return name, self._cells(list(parts), shape, depth)
+            return name, self._cells(parts, shape, depth)
         if kind == _CHAR:
             return name, self._text(*_next(parts), shape)
         if kind not in _NUMBERS or flags & _COMPLEX:
@@ -157,19 +157,24 @@ class _Reader:
             numbers = np.frombuffer(content, self.order + _STORED[stored]).astype(_NUMBERS[kind])
         return name, (numbers.astype(bool) if flags & _LOGICAL else numbers).reshape(shape, order="F")
 
-    def _cells(self, parts: list[tuple[int, memoryview]], shape: tuple[int, ...], depth: int) -> Array | None:
-        cells = np.empty(len(parts), object)
-        for k, part in enumerate(parts):
-            cells[k] = self._array(*part, depth + 1)[1]
-            if cells[k] is None:
+    def _cells(self, parts: Iterator[tuple[int, memoryview]], shape: tuple[int, ...], depth: int) -> Array | None:
+        found = []
+        for part in parts:
+            array = self._array(*part, depth + 1)[1]
+            if array is None:
                 return None
+            found.append(array)
+        cells = np.empty(len(found), object)
+        for k, array in enumerate(found):  # arrays of one shape would become one array if assigned at once
+            cells[k] = array
         return cells.reshape(shape, order="F")
 
     def _text(self, kind: int, data: memoryview, shape: tuple[int, ...]) -> Array:
         """The rows of an array of characters."""
-        self._spend(len(data) * _ARRAY_BYTES)
+        rows, width = shape
+        self._spend((len(data) + rows) * _ARRAY_BYTES)
         wide = {"<": "-le", ">": "-be"}[self.order] if _TEXTS[kind][-2:] in ("16", "32") else ""
-        characters = np.array(list(bytes(data).decode(_TEXTS[kind] + wide)), "U1").reshape(shape, order="F")
+        characters = np.array(list(bytes(data).decode(_TEXTS[kind] + wide)), "U1").reshape(rows, width, order="F")
         return np.array(["".join(row) for row in characters], str)
 
     def _spend(self, size: int) -> None:
