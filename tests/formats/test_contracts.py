@@ -17,3 +17,19 @@ class TestCsv(FormatContract):
 
 class TestLabels(FormatContract):
     name = "labels"
+
+
+class TestPng16(FormatContract):
+    name = "png16"
+
+
+class TestNpy(FormatContract):
+    name = "npy"
+
+
+class TestNpz(FormatContract):
+    name = "npz"
+
+
+class TestHoverNetMat(FormatContract):
+    name = "hovernet_mat"

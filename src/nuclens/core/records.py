@@ -84,8 +84,10 @@ def named_schema(
     """The schema of a file that has names of types only: one leaf each, or one for all where there are too many.
 
     Raises:
-        DataError: More types than ids.
+        DataError: More types than ids, or two of one name.
     """
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: two types of nuclei have the same name; rename one")
     if len(names) > _MAX_TYPES:
         raise DataError(f"{path}: {len(names)} types of nuclei; at most {_MAX_TYPES} fit: merge some")
     colors = colors or {}

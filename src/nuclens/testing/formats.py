@@ -17,7 +17,8 @@ from jaxtyping import Float32
 from nuclens.core.contours import outlines, polygon_centroids
 from nuclens.core.errors import DataError, InputError, OutputError
 from nuclens.core.schema import UNTYPED, ClassSchema, NucleusType
-from nuclens.core.types import FORMATS, Frame, Instances, no_instances
+from nuclens.core.suffixes import FORMATS
+from nuclens.core.types import Frame, Instances, no_instances
 
 LOSSES = {
     "outlines": "no outlines at all",
