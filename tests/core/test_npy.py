@@ -66,4 +66,4 @@ def test_no_archive_is_told(tmp_path: Path) -> None:
         read_npz(tmp_path / "a.npz", ("x",))
     for read in (open_npy, lambda path: read_npz(path, ("x",))):
         with pytest.raises(DataError, match="no such file"):
-            read(tmp_path / "b")  # type: ignore[no-untyped-call]
+            read(tmp_path / "b")

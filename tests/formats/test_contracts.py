@@ -33,3 +33,23 @@ class TestNpz(FormatContract):
 
 class TestHoverNetMat(FormatContract):
     name = "hovernet_mat"
+
+
+class TestHoverNetJson(FormatContract):
+    name = "hovernet_json"
+
+
+class TestCellVit(FormatContract):
+    name = "cellvit"
+
+
+class TestTiaToolbox(FormatContract):
+    name = "tiatoolbox"
+
+
+class TestCoco(FormatContract):
+    name = "coco"
+
+
+class TestPanNuke(FormatContract):
+    name = "pannuke"

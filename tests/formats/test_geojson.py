@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import shapely
 
+from nuclens.core import json_files
 from nuclens.core.contours import outlines
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.labels import compact
 from nuclens.core.records import from_outlines, id_texts
 from nuclens.core.schema import ClassSchema, NucleusType
 from nuclens.core.types import Frame, Instances
-from nuclens.formats import geojson
 from nuclens.formats.geojson import PLUGIN, check
 
 SCHEMA = ClassSchema(("a", "b"), (NucleusType("a", (1, 2, 3), (0,)), NucleusType("b", (4, 5, 6), (1,))))
@@ -281,7 +281,7 @@ def test_numbers_beyond_single_precision(tmp_path: Path) -> None:
 
 
 def test_too_large_is_told_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(geojson, "MAX_BYTES", 10)
+    monkeypatch.setattr(json_files, "MAX_BYTES", 10)
     with pytest.raises(DataError, match="at most 10 are read"):
         read(tmp_path / "a.geojson", [exported()])
 

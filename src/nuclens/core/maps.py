@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int32, Int64, Shaped, UInt8
+from jaxtyping import Int32, Int64, Integer, Shaped, UInt8
 
 from nuclens.core.contours import rasterise
 from nuclens.core.errors import DataError, InputError
@@ -60,13 +60,26 @@ def need_labels(
         DataError: The array has other axes or too many pixels, or ids that are negative or no whole numbers.
     """
     need_size(path, array.shape)
+    return compact(need_ids(path, array))
+
+
+def need_ids(path: Path, array: Shaped[np.ndarray, "*shape"]) -> Integer[np.ndarray, "*shape"]:
+    """Ids as whole numbers of at least 0.
+
+    Raises:
+        DataError: Some are none.
+    """
     if array.dtype.kind not in "uif":
         raise DataError(f"{path}: {array.dtype} pixels; wanted one channel of whole numbers, 0 around nuclei")
-    if array.dtype.kind == "f" and not (np.isfinite(array) & (np.rint(array) == array)).all():
-        raise DataError(f"{path}: ids that are no whole numbers; wanted 0 around nuclei and 1, 2, ... in them")
-    if array.min(initial=0) < 0:
-        raise DataError(f"{path}: id {array.min():g} is negative; wanted 0 around nuclei and 1, 2, ... in them")
-    return compact(np.asarray(array))
+    ids = np.asarray(array)
+    if array.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            ids = array.astype(np.int64)
+        if not np.array_equal(ids, array):
+            raise DataError(f"{path}: ids that are no whole numbers; wanted 0 around nuclei and 1, 2, ... in them")
+    if ids.min(initial=0) < 0:
+        raise DataError(f"{path}: id {ids.min()} is negative; wanted 0 around nuclei and 1, 2, ... in them")
+    return ids
 
 
 def need_types(path: Path, values: Shaped[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
