@@ -18,6 +18,7 @@ from nuclens.core.labels import compact
 from nuclens.core.records import from_outlines, id_texts
 from nuclens.core.schema import ClassSchema, NucleusType
 from nuclens.core.types import Frame, Instances
+from nuclens.formats import geojson
 from nuclens.formats.geojson import PLUGIN, check
 
 SCHEMA = ClassSchema(("a", "b"), (NucleusType("a", (1, 2, 3), (0,)), NucleusType("b", (4, 5, 6), (1,))))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nuclens.core.errors import DataError, InputError
+from nuclens.core.files import need_file
 from nuclens.core.kinds import Kind
 
 FORMATS: Kind[Any] = Kind("nuclens.formats")
@@ -36,6 +37,7 @@ def format_to_read(path: Path, name: str | None = None) -> Any:
     """
     plugins = _candidates(path, name)
     if len(plugins) > 1:
+        need_file(path)
         claimed = {name: plugin for name, plugin in plugins.items() if plugin.claims(path)}
         if len(claimed) != 1:
             said = f"could be {' or '.join(claimed)}" if claimed else f"looks like none of {', '.join(plugins)}"

@@ -142,6 +142,8 @@ class _Index:
     def _found(self, annotation: Any, shape: tuple[int, int]) -> _Found:
         drawn, score = annotation["segmentation"], annotation.get("score", None if self.header else 1.0)
         masked = isinstance(drawn, dict)
+        if masked:
+            need_size(self.path, shape)
         parts = [] if masked else [np.array(part, np.float64).reshape(-1, 2)[:, ::-1] for part in drawn]
         if not masked and (not parts or min(map(len, parts)) < 3 or not np.isfinite(np.concatenate(parts)).all()):
             raise ValueError("a polygon of fewer than three corners, or of numbers that are not finite")
@@ -162,8 +164,8 @@ def _index(path: Path) -> _Index:
         schema = header.schema if header else named_schema(path, names)
         types = {one["id"]: one["id"] if header else number for number, one in enumerate(categories, 1)}
         shapes = {image["id"]: (int(image["height"]), int(image["width"])) for image in document["images"]}
-        for shape in shapes.values():
-            need_size(path, shape)
+        if min(map(min, shapes.values()), default=0) < 0:
+            raise ValueError("an image of fewer than no pixels")
         stems = {image["id"]: Path(str(image["file_name"])).stem for image in document["images"]}
         annotations: dict[str, list[Any]] = {stem: [] for stem in stems.values()}
         for annotation in document["annotations"]:
@@ -178,6 +180,7 @@ def _index(path: Path) -> _Index:
 
 def _predict(index: _Index, name: str) -> Prediction:
     found, shape = index.found(name), index.images[name]
+    need_size(index.path, shape)
     scores = np.array([one.score for one in found], np.float32)
     order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
     parts = [(rank, part) for rank, row in enumerate(order, 1) for part in found[row].parts]
@@ -208,7 +211,8 @@ def _outline(found: _Found, shape: tuple[int, int]) -> Float32[np.ndarray, "v 2"
     corner = np.array([rows.min(), columns.min()])
     window = np.zeros((rows.max() - corner[0] + 1, columns.max() - corner[1] + 1), np.int32)
     window[rows - corner[0], columns - corner[1]] = 1
-    return (outlines(window, 1)[0] + corner).astype(np.float32)
+    ring: Float32[np.ndarray, "v 2"] = (outlines(window, 1)[0] + corner).astype(np.float32)
+    return ring
 
 
 def _annotations(instances: Instances) -> list[dict[str, Any]]:
