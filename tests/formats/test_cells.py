@@ -34,7 +34,7 @@ def described() -> dict[int, dict[str, Any]]:
     """
     nuclei = {}
     for label, kind in TYPES.items():
-        mask = (label == LABELS).astype(np.uint8)
+        mask = np.equal(LABELS, label).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
         moments = cv2.moments(mask)
         rows, columns = np.nonzero(mask)

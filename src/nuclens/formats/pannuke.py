@@ -38,6 +38,7 @@ class PanNuke:
 
     suffix: ClassVar[str] = ".pannuke.npy"
     endings: ClassVar[tuple[str, ...]] = (".npy",)
+    placed: ClassVar[bool] = True  # images have places instead of names
     lost: ClassVar[tuple[str, ...]] = (
         "ids", "anchors", "types", "schema", "scores", "probabilities", "measurements", "metadata", "frame",
         "subpixels", "overlaps",
