@@ -186,7 +186,7 @@ def test_centres_alone_are_told(tmp_path: Path) -> None:
 def test_type_maps_in_both_directions(tmp_path: Path) -> None:
     document = cellvit(described()) | {"type_map": {"1": "Neoplastic", "3": "Connective"}}
     assert read_instances(save(tmp_path / "a.json", document)).schema.names == ("Neoplastic", "2", "Connective")
-    for table in ([1], {"a": "b"}, {"a": 300}):
+    for table in ([1], {"a": "b"}, {"a": 300}, {"a": float("inf")}):
         with pytest.raises(DataError, match="type_map"):
             read_instances(save(tmp_path / "a.json", document | {"type_map": table}))
 

@@ -118,6 +118,7 @@ def test_what_is_written(tmp_path: Path) -> None:
         {"segmentation": [[1, 2, 3, 4]]},
         {"segmentation": [[1, 2, 3, 4, 5, 6, 7]]},
         {"segmentation": [[1, 2, 3, 4, 5, float("inf")]]},
+        {"segmentation": [[1, 2, 3, 4, 5, 1e20]]},
         {"segmentation": {"size": [50, 40], "counts": [2000]}},
         {"segmentation": {"size": [40, 50], "counts": [2000]}},
         {"segmentation": {"size": [40, 50], "counts": [3, 5]}},

@@ -17,11 +17,10 @@ from nuclens.core.chains import chains_of_edges, edges_of_chains
 from nuclens.core.contours import ring_offsets
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.predictions import number_names
-from nuclens.core.records import Header, from_outlines, named_schema, need_known_types, need_outlines
+from nuclens.core.records import FARTHEST, Header, from_outlines, named_schema, need_known_types, need_outlines
 from nuclens.core.types import Instances
 
 CELL_LOST = ("ids", "anchors", "scores", "probabilities", "measurements", "subpixels")
-_FARTHEST = 1 << 24  # px; float32 has every whole number up to here
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ def _ring(contour: Any) -> Float64[np.ndarray, "p 2"]:
     ring = np.array(contour, np.float64)
     if ring.ndim != 2 or ring.shape[1] != 2 or not len(ring):
         raise ValueError(f"a contour of shape {ring.shape}, not of points (x, y)")
-    if not (np.abs(ring) < _FARTHEST).all():
+    if not (np.abs(ring) < FARTHEST).all():
         raise ValueError("a corner that is no finite number or out of reach")
     return ring[:, ::-1]
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from nuclens.core.contours import polygon_areas
+from nuclens.core.records import FARTHEST
 
 _MAX_PARTS = 16  # that one nucleus may fall into
 GEOMETRIES = ("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon")
@@ -102,8 +103,8 @@ def _outline(geometry: Any) -> Float32[np.ndarray, "p 2"]:
     ring = rings[0] if len(rings) == 1 else max(rings, key=_area)
     if len(ring) and (ring[0] == ring[-1]).all():
         ring = ring[:-1]
-    if len(ring) < 3 or not (np.abs(ring) < np.finfo(np.float32).max).all():
-        raise ValueError("fewer than three corners, or a corner that is no finite number")
+    if len(ring) < 3 or not (np.abs(ring) < FARTHEST).all():
+        raise ValueError("fewer than three corners, or a corner that is no finite number or out of reach")
     return ring.astype(np.float32)
 
 

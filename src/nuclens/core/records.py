@@ -18,6 +18,7 @@ from nuclens.core.schema import MAX_LEAVES, ClassSchema, NucleusType
 from nuclens.core.types import Frame, Instances, no_instances
 
 VERSION = 1
+FARTHEST = 1 << 24  # px; outlines are float32, which has every whole number up to here
 _MAX_TYPES = 255  # type ids are bytes, 0 is none
 _DASHES = (8, 13, 18, 23)
 _PALETTE = ((200, 0, 0), (0, 110, 220), (0, 150, 60), (240, 140, 0), (140, 60, 180), (0, 160, 170), (120, 90, 60))

@@ -73,7 +73,7 @@ def _names(path: Path, table: Any) -> dict[int, str]:
     try:
         pairs = [(key, name) if isinstance(name, str) else (name, key) for key, name in table.items()]
         names = {int(number): str(name) for number, name in pairs}
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: a type_map that makes no sense ({error}); wanted names and ids of types") from error
     if not set(names) <= set(range(256)):
         raise DataError(f"{path}: type ids {sorted(names)} in its type_map; wanted 0 to 255")

@@ -16,7 +16,7 @@ from nuclens.core.errors import DataError
 from nuclens.core.json_files import first_keys, load_json, save_json
 from nuclens.core.maps import need_size
 from nuclens.core.predictions import Prediction
-from nuclens.core.records import Header, from_outlines, header_of, named_schema, need_outlines, parse_header
+from nuclens.core.records import FARTHEST, Header, from_outlines, header_of, named_schema, need_outlines, parse_header
 from nuclens.core.runs import parse_runs, run_pixels
 from nuclens.core.schema import ClassSchema
 from nuclens.core.types import Frame, Instances
@@ -145,8 +145,9 @@ class _Index:
         if masked:
             need_size(self.path, shape)
         parts = [] if masked else [np.array(part, np.float64).reshape(-1, 2)[:, ::-1] for part in drawn]
-        if not masked and (not parts or min(map(len, parts)) < 3 or not np.isfinite(np.concatenate(parts)).all()):
-            raise ValueError("a polygon of fewer than three corners, or of numbers that are not finite")
+        near = masked or (np.abs(np.concatenate(parts)) < FARTHEST).all()
+        if not near or min(map(len, parts), default=3) < 3:
+            raise ValueError("a polygon of fewer than three corners, or with one that is not finite or out of reach")
         runs = parse_runs(drawn, shape) if masked else None
         if runs is not None and not runs[:, 1].any():
             raise ValueError("a mask without pixels")
