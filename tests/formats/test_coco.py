@@ -98,10 +98,15 @@ def test_one_image_becomes_rows(tmp_path: Path) -> None:
 
 def test_what_is_written(tmp_path: Path) -> None:
     content = document(annotation(1, [SQUARE], score=0.5)) | {"images": document()["images"][:1]}
-    read_instances(save(tmp_path / "a.json", content)).save(tmp_path / "case.coco.json")
-    written = json.loads((tmp_path / "case.coco.json").read_text(encoding="utf-8"))
-    assert written["images"] == [{"id": 1, "file_name": "case", "height": 40, "width": 50}]
+    read_instances(save(tmp_path / "a.json", content)).save(tmp_path / "case.1.coco.json")
+    assert list(PLUGIN.images(tmp_path / "case.1.coco.json")) == ["case.1"]
+    written = json.loads((tmp_path / "case.1.coco.json").read_text(encoding="utf-8"))
+    assert written["images"] == [{"id": 1, "file_name": "case.1", "height": 40, "width": 50}]
     assert written["categories"] == [{"id": 1, "name": "tumour"}, {"id": 2, "name": "lymphocyte"}]
+    for number in (3, 300, -1):
+        spoiled = written | {"categories": [{"id": 2, "name": "a"}, {"id": number, "name": "b"}]}
+        with pytest.raises(DataError, match="for 2 types"):
+            read_instances(save(tmp_path / "b.json", spoiled))
     assert written["annotations"] == [
         {"id": 1, "image_id": 1, "category_id": 2, "segmentation": [SQUARE], "area": 39.0, "bbox": [30, 28, 6.5, 6],
          "iscrowd": 0, "score": 0.5}

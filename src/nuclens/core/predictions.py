@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Int32, Integer, UInt8
+from jaxtyping import Float32, Int32, Int64, Integer, UInt8
 
 from nuclens.core.contours import outlines, rasterise, take_rings
 from nuclens.core.errors import DataError
@@ -71,8 +71,7 @@ def drawn(path: Path, instances: Instances, shape: tuple[int, int]) -> Predictio
             f"{path}: outlines reach from {low:g} to row {high[0]:g}, column {high[1]:g}; the image has {shape[0]} x "
             f"{shape[1]} pixels: is it this image, at this resolution?"
         )
-    # Unknown scores come last.
-    order = np.argsort(-np.nan_to_num(instances.scores, nan=-np.inf), kind="stable")
+    order = front_first(instances.scores)
     rank = rasterise(*take_rings(instances.vertices, instances.offsets, order), shape)
     return Prediction(
         labels=np.append(0, order + 1).astype(np.int32)[rank],
@@ -81,6 +80,16 @@ def drawn(path: Path, instances: Instances, shape: tuple[int, int]) -> Predictio
         scores=np.append(np.float32(0), instances.scores),
         probabilities=np.pad(instances.probabilities, ((1, 0), (0, 0))),
     )
+
+
+def front_first(scores: Float32[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
+    """The order in which nuclei get the pixels they share: the highest score first, unknown ones last.
+
+    Example:
+        >>> front_first(np.array([0.5, np.nan, 0.9, 0.5], np.float32))
+        array([2, 0, 3, 1])
+    """
+    return np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
 
 
 def traced(path: Path, prediction: Prediction, mpp: float | None = None) -> Instances:

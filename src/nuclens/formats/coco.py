@@ -15,7 +15,7 @@ from nuclens.core.contours import outlines, polygon_areas, rasterise, ring_offse
 from nuclens.core.errors import DataError
 from nuclens.core.json_files import first_keys, load_json, save_json
 from nuclens.core.maps import need_size
-from nuclens.core.predictions import Prediction
+from nuclens.core.predictions import Prediction, front_first
 from nuclens.core.records import FARTHEST, Header, from_outlines, header_of, named_schema, need_outlines, parse_header
 from nuclens.core.runs import parse_runs, run_pixels
 from nuclens.core.schema import ClassSchema
@@ -163,11 +163,14 @@ def _index(path: Path) -> _Index:
         categories = sorted(document["categories"], key=lambda category: int(category["id"]))
         names = [str(category["name"]) for category in categories]
         schema = header.schema if header else named_schema(path, names)
-        types = {one["id"]: one["id"] if header else number for number, one in enumerate(categories, 1)}
+        types = {one["id"]: int(one["id"]) if header else number for number, one in enumerate(categories, 1)}
+        if not set(types.values()) <= set(range(len(schema.types) + 1)):
+            raise ValueError(f"categories {sorted(types.values())} for {len(schema.types)} types")
         shapes = {image["id"]: (int(image["height"]), int(image["width"])) for image in document["images"]}
         if min(map(min, shapes.values()), default=0) < 0:
             raise ValueError("an image of fewer than no pixels")
-        stems = {image["id"]: Path(str(image["file_name"])).stem for image in document["images"]}
+        stems = {image["id"]: str(image["file_name"]) for image in document["images"]}
+        stems = stems if ours else {key: Path(name).stem for key, name in stems.items()}
         annotations: dict[str, list[Any]] = {stem: [] for stem in stems.values()}
         for annotation in document["annotations"]:
             if not annotation.get("iscrowd"):
@@ -183,15 +186,15 @@ def _predict(index: _Index, name: str) -> Prediction:
     found, shape = index.found(name), index.images[name]
     need_size(index.path, shape)
     scores = np.array([one.score for one in found], np.float32)
-    order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
+    order = front_first(scores)
     parts = [(rank, part) for rank, row in enumerate(order, 1) for part in found[row].parts]
     rings = [part.astype(np.float32) for _, part in parts]
     polygons = np.array([0, *(rank for rank, _ in parts)], np.int32)[
         rasterise(np.concatenate([np.zeros((0, 2), np.float32), *rings]), _ends(rings), shape)
     ]
     masks: Int32[np.ndarray, "h w"] = np.zeros(shape, np.int32)
-    for rank, row in reversed(list(enumerate(order, 1))):
-        runs = found[row].runs
+    for rank in range(len(order), 0, -1):
+        runs = found[order[rank - 1]].runs
         if runs is not None:
             masks.reshape(-1)[run_pixels(runs, shape)] = rank
     ranks = np.where((polygons > 0) & (masks > 0), np.minimum(polygons, masks), polygons + masks)

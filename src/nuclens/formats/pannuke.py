@@ -121,21 +121,25 @@ def _layers(
 ) -> tuple[Int32[np.ndarray, "h w types"], UInt8[np.ndarray, "n+1"]]:
     """Labels of one image by type, numbered in the order of their ids, and the type of each."""
     need_size(path, array.shape[1:3])
-    maps = [compact(layer) for layer in np.moveaxis(need_ids(path, array[index, ..., :-1]), 2, 0)]
-    ids = np.concatenate([own for _, own in maps])
-    types = np.repeat(np.arange(1, len(maps) + 1, dtype=np.uint8), [len(own) for _, own in maps])
+    ids_by_type = np.moveaxis(need_ids(path, np.asarray(array[index])[..., :-1]), 2, 0)
+    filled = [k for k, layer in enumerate(ids_by_type) if layer.any()]  # most images lack most types
+    maps = [compact(ids_by_type[k]) for k in filled]
+    ids = np.concatenate([np.zeros(0, np.int64), *(own for _, own in maps)])
+    types = np.repeat(np.array(filled, np.uint8) + 1, [len(own) for _, own in maps]).astype(np.uint8)
     order = np.lexsort((types, ids))
     numbers = np.empty(len(ids), np.int32)
     numbers[order] = np.arange(1, len(ids) + 1, dtype=np.int32)
-    layers = [np.append(np.int32(0), numbers[types == k])[labels] for k, (labels, _) in enumerate(maps, 1)]
-    return np.stack(layers, axis=2), np.append(np.uint8(0), types[order])
+    layers = np.zeros(ids_by_type.shape, np.int32)
+    for k, (labels, _) in zip(filled, maps, strict=True):
+        layers[k] = np.append(np.int32(0), numbers[types == k + 1])[labels]
+    return np.moveaxis(layers, 0, 2), np.append(np.uint8(0), types[order])
 
 
 def _predict(path: Path, array: Shaped[np.ndarray, "n h w c"], index: int) -> Prediction:
     layers, types = _layers(path, array, index)
     labels = np.zeros(layers.shape[:2], np.int32)
-    for layer in np.moveaxis(layers, 2, 0):
-        labels = np.where(layer > 0, layer, labels)
+    for k in np.unique(types[1:]) - 1:
+        labels = np.where(layers[..., k] > 0, layers[..., k], labels)
     return Prediction(labels, types, _names(layers.shape[2]), layers=layers)
 
 
