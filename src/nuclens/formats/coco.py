@@ -54,13 +54,14 @@ class Coco:
         """
         need_outlines(path, instances)
         frame = instances.frame
-        image = {"id": 1, "file_name": path.name.removesuffix(self.suffix), "height": frame.height}
+        name = path.name.removesuffix(self.suffix) if path.name.endswith(self.suffix) else path.stem
+        image = {"id": 1, "file_name": name, "height": frame.height, "width": frame.width}
         names = (["nucleus"] if not instances.types.all() else []) + list(instances.schema.names)
         first = len(instances.schema.names) + 1 - len(names)
         document = {
             "info": {"description": "Nuclei", "nuclens": header_of(instances)},
             "licenses": [],
-            "images": [image | {"width": frame.width}],
+            "images": [image],
             "categories": [{"id": number, "name": name} for number, name in enumerate(names, first)],
             "annotations": _annotations(instances),
         }

@@ -69,11 +69,12 @@ def _folder(folder: Path, name: str | None, names: Sequence[str]) -> list[tuple[
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise DataError(f"{folder}: cannot be looked into ({error.strerror}); check its permissions") from error
-    chosen = [name] if name else list(RESULTS)
-    of_run = [(entry, _result(entry, chosen)) for entry in entries if entry.is_dir()]
+    wanted = FORMATS.get(name) if name else None
+    results = [wanted] if wanted else [FORMATS.get(result) for result in RESULTS]
+    of_run = [(entry, _result(entry, results)) for entry in entries if entry.is_dir()]
     if any(result for _, result in of_run):
         return [(entry.name, entry.name, partial(_read, *result)) for entry, result in of_run if result]
-    files = [(entry, _plugin(entry, name)) for entry in entries if entry.is_file()]
+    files = [(entry, _plugin(entry, wanted)) for entry in entries if entry.is_file()]
     known = [(entry, plugin) for entry, plugin in files if plugin is not None and "outlines" not in plugin.lost]
     kinds = {plugin.suffix: entry.name for entry, plugin in known}
     if len(kinds) > 1:
@@ -86,25 +87,23 @@ def _folder(folder: Path, name: str | None, names: Sequence[str]) -> list[tuple[
     return [(_stem(entry, plugin), entry.name, partial(_read, plugin, entry)) for entry, plugin in known]
 
 
-def _result(folder: Path, names: Iterable[str]) -> tuple[Any, Path] | None:
+def _result(folder: Path, plugins: Iterable[Any]) -> tuple[Any, Path] | None:
     """The best result of one image in a folder of its own, and its format."""
-    for name in names:
-        plugin = FORMATS.get(name)
+    for plugin in plugins:
         path = folder / (f"instances{plugin.suffix}" if plugin.suffix.startswith(".") else plugin.suffix)
         if path.is_file():
             return plugin, path
     return None
 
 
-def _plugin(path: Path, name: str | None) -> Any:
+def _plugin(path: Path, wanted: Any) -> Any:
     """The format of a file; None where it is in none, or not in the one that is wanted."""
     try:
         plugin = format_to_read(path)
     except (InputError, DataError):
-        wanted = FORMATS.get(name) if name else None
         # Formats that share an ending may not know a damaged file, which the wanted one shall then tell.
         return wanted if wanted and path.name.lower().endswith(getattr(wanted, "endings", wanted.suffix)) else None
-    return plugin if name is None or plugin is FORMATS.get(name) else None
+    return plugin if wanted in (None, plugin) else None
 
 
 def _stem(path: Path, plugin: Any) -> str:
