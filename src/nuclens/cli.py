@@ -41,7 +41,8 @@ class Outputs:
 
     Attributes:
         out: Folder for the results.
-        formats: Which results to write: csv geojson geoparquet labels overlay. All, if not given.
+        formats: Which results to write, as named in docs/formats.md. If not given: csv geojson geoparquet labels
+            overlay.
         overwrite: Do finished images again.
     """
 

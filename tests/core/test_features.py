@@ -87,6 +87,8 @@ def test_silence() -> None:
         feature({"type": "Polygon", "coordinates": [[[0], [1], [2]]]}),
         feature({"type": "Polygon", "coordinates": [[[0, 0], [1, "x"], [2, 2]]]}),
         feature({"type": "Polygon", "coordinates": [[[0, 0], [1e300, 0], [2, 2]]]}),
+        feature({"type": "Polygon", "coordinates": [[[0, 0], [1e20, 0], [2, 2]]]}),
+        feature({"type": "MultiPolygon", "coordinates": [[SQUARE]] * 17}),
         feature(classification={"color": [1, 2, 3]}),
         feature(classification={"name": "a", "color": [1]}),
         feature(classification={"names": [1]}),

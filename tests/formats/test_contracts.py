@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+from nuclens.core.suffixes import FORMATS
 from nuclens.testing.formats import FormatContract
 
 
@@ -17,3 +20,49 @@ class TestCsv(FormatContract):
 
 class TestLabels(FormatContract):
     name = "labels"
+
+
+class TestPng16(FormatContract):
+    name = "png16"
+
+
+class TestNpy(FormatContract):
+    name = "npy"
+
+
+class TestNpz(FormatContract):
+    name = "npz"
+
+
+class TestHoverNetMat(FormatContract):
+    name = "hovernet_mat"
+
+
+class TestHoverNetJson(FormatContract):
+    name = "hovernet_json"
+
+
+class TestCellVit(FormatContract):
+    name = "cellvit"
+
+
+class TestTiaToolbox(FormatContract):
+    name = "tiatoolbox"
+
+
+class TestCoco(FormatContract):
+    name = "coco"
+
+
+class TestPanNuke(FormatContract):
+    name = "pannuke"
+
+
+def test_the_page_lists_every_format_and_what_it_loses() -> None:
+    page = Path(__file__).parents[2] / "docs" / "formats.md"
+    rows = [
+        line.strip("| ").split(" | ") for line in page.read_text(encoding="utf-8").splitlines() if line[:3] == "| `"
+    ]
+    told = {row[0].strip("`"): (row[1].strip("`"), row[-1]) for row in rows}
+    plugins = {name: FORMATS.get(name) for name in FORMATS.names()}
+    assert told == {name: (one.suffix, ", ".join(one.lost) or "nothing") for name, one in plugins.items()}

@@ -96,6 +96,8 @@ def test_any_csv_reader_takes_it(tmp_path: Path) -> None:
         (",0.1,", ",high,", "can be read"),
         (",1,2,", ",1,99999999999,", "can be read"),
         (",1,2,", ",1,", "can be read"),
+        (",2.5,1.5,", ",2.5,1e30,", "out of reach"),
+        (",2.5,1.5,", ",inf,1.5,", "out of reach"),
         ("score", "score,score", "can be read"),
     ],
 )

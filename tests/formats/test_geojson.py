@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import shapely
 
+from nuclens.core import json_files
 from nuclens.core.contours import outlines
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.labels import compact
@@ -281,7 +282,7 @@ def test_numbers_beyond_single_precision(tmp_path: Path) -> None:
 
 
 def test_too_large_is_told_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(geojson, "MAX_BYTES", 10)
+    monkeypatch.setattr(json_files, "MAX_BYTES", 10)
     with pytest.raises(DataError, match="at most 10 are read"):
         read(tmp_path / "a.geojson", [exported()])
 
@@ -291,3 +292,13 @@ def test_check_tells_what_is_wrong(tmp_path: Path) -> None:
     assert check(tmp_path / "a.geojson") == ["feature 1: classification name ' '; wanted a text that is not blank"]
     with pytest.raises(DataError, match="no such file"):
         check(tmp_path / "b.geojson")
+
+
+def test_many_nuclei_in_one_object_are_told(tmp_path: Path) -> None:
+    """CellViT's `cells.geojson` has one object for each class, of which only the largest nucleus would be read."""
+    square = [[0, 0], [2, 0], [2, 2], [0, 2], [0, 0]]
+    crowd = {"type": "MultiPolygon", "coordinates": [[square]] * 40}
+    content = [{"type": "Feature", "geometry": crowd, "properties": {"objectType": "annotation"}}]
+    (tmp_path / "cells.geojson").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"40 parts: many nuclei in one object, as CellViT.*cells\.json"):
+        PLUGIN.read(tmp_path / "cells.geojson")

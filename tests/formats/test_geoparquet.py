@@ -155,6 +155,7 @@ def test_other_polygons_are_read(coded: bytes, tmp_path: Path) -> None:
         (shapely.to_wkb(shapely.LineString([(0, 0), (1, 1), (2, 2), (3, 3)])), "rows with LineString"),
         (shapely.to_wkb(shapely.Polygon()), "empty polygons"),
         (shapely.to_wkb(shapely.Polygon([(0, 0), (np.inf, 0), (1, 1)])), "no finite number"),
+        (shapely.to_wkb(shapely.Polygon([(0, 0), (1e300, 0), (1, 1)])), "no finite number or out of reach"),
         (None, "1 of 2 rows have no polygon"),
     ],
 )

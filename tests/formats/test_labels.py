@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tifffile
 
+from nuclens.core import maps
 from nuclens.core.contours import outlines
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.labels import compact
 from nuclens.core.records import from_outlines
 from nuclens.core.schema import UNTYPED
 from nuclens.core.types import Frame, Instances
-from nuclens.formats import labels
 from nuclens.formats.labels import PLUGIN
 
 PIXELS = np.array(
@@ -115,6 +115,17 @@ def test_what_is_no_label_image_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         read(path, PIXELS, description='{"nuclens": ', metadata=None)
     with pytest.raises(DataError, match="header is damaged"):
         read(path, PIXELS, description='{"nuclens": {}}', metadata=None)
-    monkeypatch.setattr(labels, "MAX_PIXELS", 14)
+    with pytest.raises(DataError, match=r"id -1 is negative; wanted 0 around"):
+        read(path, -PIXELS.clip(max=1))
+    monkeypatch.setattr(maps, "MAX_PIXELS", 14)
     with pytest.raises(DataError, match="at most"):
         read(path, PIXELS)
+
+
+def test_labels_are_predicted_as_they_stand(tmp_path: Path) -> None:
+    ring = np.array([[9, 9, 9], [9, 0, 9], [9, 9, 9], [0, 0, 0], [9, 0, 4]], np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", ring)
+    prediction = PLUGIN.predict(tmp_path / "a.tif")
+    assert prediction.labels.tolist() == np.select([ring == 9, ring == 4], [2, 1]).tolist()
+    assert prediction.types.tolist() == [0, 0, 0]
+    assert (prediction.names, len(prediction), prediction.hidden) == ((), 2, 0)

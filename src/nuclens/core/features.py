@@ -10,7 +10,9 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from nuclens.core.contours import polygon_areas
+from nuclens.core.records import FARTHEST
 
+_MAX_PARTS = 16  # that one nucleus may fall into
 GEOMETRIES = ("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon")
 
 
@@ -95,12 +97,14 @@ def _outline(geometry: Any) -> Float32[np.ndarray, "p 2"]:
     kind, parts = geometry["type"], geometry["coordinates"]
     if kind not in ("Polygon", "MultiPolygon"):
         raise ValueError(f"a {kind}, not a Polygon")
+    if kind == "MultiPolygon" and len(parts) > _MAX_PARTS:
+        raise ValueError(f"{len(parts)} parts: many nuclei in one object, as CellViT writes; take its cells.json")
     rings = [np.array(part[0], np.float64)[:, [1, 0]] for part in (parts if kind == "MultiPolygon" else [parts])]
     ring = rings[0] if len(rings) == 1 else max(rings, key=_area)
     if len(ring) and (ring[0] == ring[-1]).all():
         ring = ring[:-1]
-    if len(ring) < 3 or not (np.abs(ring) < np.finfo(np.float32).max).all():
-        raise ValueError("fewer than three corners, or a corner that is no finite number")
+    if len(ring) < 3 or not (np.abs(ring) < FARTHEST).all():
+        raise ValueError("fewer than three corners, or a corner that is no finite number or out of reach")
     return ring.astype(np.float32)
 
 

@@ -18,6 +18,7 @@ from nuclens.core.schema import MAX_LEAVES, ClassSchema, NucleusType
 from nuclens.core.types import Frame, Instances, no_instances
 
 VERSION = 1
+FARTHEST = 1 << 24  # px; outlines are float32, which has every whole number up to here
 _MAX_TYPES = 255  # type ids are bytes, 0 is none
 _DASHES = (8, 13, 18, 23)
 _PALETTE = ((200, 0, 0), (0, 110, 220), (0, 150, 60), (240, 140, 0), (140, 60, 180), (0, 160, 170), (120, 90, 60))
@@ -84,8 +85,10 @@ def named_schema(
     """The schema of a file that has names of types only: one leaf each, or one for all where there are too many.
 
     Raises:
-        DataError: More types than ids.
+        DataError: More types than ids, or two of one name.
     """
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: two types of nuclei have the same name; rename one")
     if len(names) > _MAX_TYPES:
         raise DataError(f"{path}: {len(names)} types of nuclei; at most {_MAX_TYPES} fit: merge some")
     colors = colors or {}

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float32, Float64, Int32, Int64, Integer, UInt8
 
 from nuclens.core.contours import reduce_rings
 from nuclens.core.errors import InputError, ShapeError
-from nuclens.core.kinds import Kind
 from nuclens.core.schema import UNTYPED, ClassSchema
+from nuclens.core.suffixes import format_to_read, format_to_write
 
 AREA = "Area µm^2"  # measurements have the names QuPath gives them
 HEMATOXYLIN = "Hematoxylin OD mean"
@@ -143,38 +143,28 @@ class Instances:
         chosen: np.ndarray = self.types == self.schema.names.index(name) + 1
         return chosen
 
-    def save(self, path: str | Path) -> None:
-        """Write to a file whose suffix picks the format.
+    def save(self, path: str | Path, format: str | None = None) -> None:
+        """Write to a file whose suffix picks the format, unless one is named.
 
         Raises:
-            InputError: No format has that suffix.
+            InputError: No format, or several, have that suffix, or the format cannot hold these nuclei.
             OutputError: The file cannot be written.
         """
-        _format_of(path).write(Path(path), self)
+        format_to_write(Path(path), format).write(Path(path), self)
 
 
 _ROWS = ("ids", "anchors", "types", "scores", "probabilities", "centroids")
-FORMATS: Kind[Any] = Kind("nuclens.formats")
 
 
-def read_instances(path: str | Path) -> Instances:
-    """Nuclei of a result file, of Nuclens or another tool; the suffix picks the format.
+def read_instances(path: str | Path, format: str | None = None) -> Instances:
+    """Nuclei of a result file, of Nuclens or another tool; suffix and content tell the format, unless one is named.
 
     Raises:
         InputError: No format has that suffix.
-        DataError: The file is not what its suffix says.
+        DataError: The file is in none of the formats with its suffix, or damaged.
     """
-    nuclei: Instances = _format_of(path).read(Path(path))
+    nuclei: Instances = format_to_read(Path(path), format).read(Path(path))
     return nuclei
-
-
-def _format_of(path: str | Path) -> Any:
-    plugins = [FORMATS.get(name) for name in FORMATS.names()]
-    for plugin in plugins:
-        if str(path).endswith(plugin.suffix):
-            return plugin
-    known = ", ".join(sorted(plugin.suffix for plugin in plugins))
-    raise InputError(f"{path}: no format has this suffix; there are {known}")
 
 
 def no_instances(frame: Frame, schema: ClassSchema = UNTYPED) -> Instances:

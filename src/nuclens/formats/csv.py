@@ -13,7 +13,15 @@ from jaxtyping import Float32, Float64, Shaped
 
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
-from nuclens.core.records import from_outlines, id_bytes, id_texts, named_schema, need_free_names, need_known_types
+from nuclens.core.records import (
+    FARTHEST,
+    from_outlines,
+    id_bytes,
+    id_texts,
+    named_schema,
+    need_free_names,
+    need_known_types,
+)
 from nuclens.core.types import Frame, Instances
 
 PROBABILITY = "probability: "
@@ -107,6 +115,8 @@ def _instances(path: Path, table: dict[str, tuple[str, ...]]) -> Instances:
     types = np.array([int(text) for text in table["type"]], np.uint8)
     need_known_types(path, types, schema)
     centroids = np.stack([_numbers(table["centroid_y"]), _numbers(table["centroid_x"])], axis=1)
+    if (np.abs(centroids) >= FARTHEST).any():
+        raise DataError(f"{path}: a centroid is out of reach; leave the columns as they were written")
     height, width = np.ceil(np.nan_to_num(centroids).max(axis=0, initial=0)).astype(int).tolist()
     bare = from_outlines(schema, np.zeros((0, 2), np.float32), np.zeros(len(types) + 1, np.int64))
     return replace(

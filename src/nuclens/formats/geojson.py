@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,7 +17,8 @@ from jaxtyping import Bool, Float32, Int32, Int64, Shaped
 from nuclens.core.contours import ring_offsets
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.features import Nucleus, features_of, object_type, parse_nucleus
-from nuclens.core.files import need_file, replacing
+from nuclens.core.files import replacing
+from nuclens.core.json_files import first_keys, load_json
 from nuclens.core.qupath import breaches, importable, snapped
 from nuclens.core.records import (
     Header,
@@ -39,7 +39,6 @@ _log = logging.getLogger(__name__)
 
 SCORE = "Detection probability"
 PROBABILITY = "Class probability: "
-MAX_BYTES = 1 << 32  # parsed, a file takes ten times its size in memory
 _ROWS = 10_000  # turned into text at a time
 
 
@@ -56,7 +55,12 @@ class GeoJson:
     """
 
     suffix: ClassVar[str] = ".geojson"
+    endings: ClassVar[tuple[str, ...]] = (".geojson", ".json")
     lost: ClassVar[tuple[str, ...]] = ()
+
+    def claims(self, path: Path) -> bool:
+        """Whether its first key is one of GeoJSON's."""
+        return not {"type", "features", "geometry"}.isdisjoint(first_keys(path)[:1])
 
     def write(self, path: Path, instances: Instances) -> None:
         """Write all nuclei, in their order.
@@ -92,7 +96,7 @@ class GeoJson:
         Raises:
             DataError: It is no GeoJSON, or a nucleus in it is no polygon.
         """
-        document, _ = _load(path)
+        document, _ = load_json(path)
         ours = isinstance(document, dict) and "nuclens" in document
         header = parse_header(path, document["nuclens"]) if ours else None
         return _instances(path, _nuclei(path, document), header)
@@ -107,7 +111,7 @@ def check(path: Path) -> list[str]:
     Raises:
         DataError: It is no JSON at all.
     """
-    document, plain = _load(path)
+    document, plain = load_json(path)
     found = breaches(document)
     return found if plain else ["file: not plain JSON: a byte order mark, or NaN or Infinity without quotes", *found]
 
@@ -195,22 +199,6 @@ def _rings(instances: Instances) -> list[Shaped[np.ndarray, "p 2"]]:
     whole = points.astype(np.int64)
     points = whole if (whole == points).all() else points
     return [points[begin:end] for begin, end in pairwise(begins.tolist())]
-
-
-def _load(path: Path) -> tuple[Any, bool]:
-    """The parsed file, and whether it was plain JSON: QuPath's own exports may hold a bare NaN."""
-    need_file(path)
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise DataError(f"{path}: {size:,} bytes; at most {MAX_BYTES:,} are read: split it, or use .parquet")
-    try:
-        content = path.read_bytes()
-        try:
-            return orjson.loads(content), True
-        except orjson.JSONDecodeError:
-            return json.loads(content.decode("utf-8-sig")), False
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: no JSON that can be read ({error}); export it again") from error
 
 
 def _nuclei(path: Path, document: Any) -> list[Nucleus]:

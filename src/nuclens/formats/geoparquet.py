@@ -19,6 +19,7 @@ from nuclens.core.contours import ring_offsets
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
 from nuclens.core.records import (
+    FARTHEST,
     closed_rings,
     from_outlines,
     header_of,
@@ -187,10 +188,10 @@ def _rings(path: Path, geometry: Any) -> _Rings:
     parts = [_plain_rings(chunk) or _any_rings(path, chunk) for chunk in _chunks(geometry)]
     closed = np.concatenate([np.zeros((0, 2)), *(points for points, _ in parts)])
     lengths = np.concatenate([np.zeros(0, np.int64), *(counts for _, counts in parts)])
-    vertices = np.delete(closed, np.cumsum(lengths) - 1, axis=0)[:, ::-1].astype(np.float32, order="C")
-    if not np.isfinite(vertices).all():
-        raise DataError(f"{path}: a polygon has a corner that is no finite number; repair the file where it was made")
-    return vertices, ring_offsets(lengths - 1)
+    corners = np.delete(closed, np.cumsum(lengths) - 1, axis=0)[:, ::-1]
+    if not (np.abs(corners) < FARTHEST).all():
+        raise DataError(f"{path}: a polygon has a corner that is no finite number or out of reach; repair it")
+    return corners.astype(np.float32, order="C"), ring_offsets(lengths - 1)
 
 
 def _chunks(geometry: Any) -> Iterator[Any]:

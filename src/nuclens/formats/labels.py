@@ -12,16 +12,14 @@ import numpy as np
 import tifffile
 from jaxtyping import Integer
 
-from nuclens.core.contours import outlines, rasterise
-from nuclens.core.errors import DataError, InputError
+from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
-from nuclens.core.labels import compact
+from nuclens.core.maps import need_labels, need_size, painted
 from nuclens.core.pixels import plausible_mpp
-from nuclens.core.records import Header, from_outlines, header_of, need_outlines, parse_header
-from nuclens.core.schema import UNTYPED
-from nuclens.core.types import Frame, Instances
+from nuclens.core.predictions import Prediction, traced
+from nuclens.core.records import Header, header_of, parse_header
+from nuclens.core.types import Instances
 
-MAX_PIXELS = 100_000_000
 _CM_UM = 10_000.0
 
 
@@ -35,6 +33,7 @@ class Labels:
     """
 
     suffix: ClassVar[str] = "label.tif"
+    endings: ClassVar[tuple[str, ...]] = (".tif", ".tiff")
     lost: ClassVar[tuple[str, ...]] = (
         "ids", "anchors", "types", "schema", "scores", "probabilities", "measurements", "subpixels", "overlaps",
     )  # fmt: skip
@@ -46,15 +45,9 @@ class Labels:
             InputError: The frame has no pixels or more than 100 million, or a nucleus has no outline.
             OutputError: The file cannot be written.
         """
-        frame = instances.frame
-        if not 0 < frame.height * frame.width <= MAX_PIXELS:
-            raise InputError(
-                f"{path}: frame of {frame.height} x {frame.width} pixels; label images have 1 pixel to "
-                f"{MAX_PIXELS // 10**6} megapixels: write .parquet or .geojson"
-            )
-        need_outlines(path, instances)
-        drawn = rasterise(instances.vertices, instances.offsets, (frame.height, frame.width))
-        per_cm = None if frame.mpp is None else (_CM_UM / frame.mpp, _CM_UM / frame.mpp)
+        drawn = painted(path, instances)
+        mpp = instances.frame.mpp
+        per_cm = None if mpp is None else (_CM_UM / mpp, _CM_UM / mpp)
         with replacing(path) as temporary:
             tifffile.imwrite(
                 temporary,
@@ -74,34 +67,39 @@ class Labels:
         Raises:
             DataError: It is no TIFF of whole numbers, or has more than 100 megapixels.
         """
-        need_file(path)
-        try:
-            with tifffile.TiffFile(path) as file:
-                page: Any = file.pages[0]
-                labels, _ = compact(_pixels(path, page))
-                header = _header(path, page.description)
-                mpp = _mpp(page)
-        # Which error a damaged file ends in depends on the byte that is wrong.
-        except (OSError, ValueError, TypeError, RuntimeError, LookupError, ArithmeticError, struct.error) as error:
-            raise DataError(f"{path}: no TIFF that can be read ({error}); copy it again") from error
-        height, width = labels.shape
-        return replace(
-            from_outlines(UNTYPED, *outlines(labels, int(labels.max(initial=0)))),
-            frame=Frame(height, width, header.frame.mpp if header else mpp),
-            metadata=header.metadata if header else {},
-        )
+        prediction, header, mpp = _read(path)
+        nuclei = traced(path, prediction, header.frame.mpp if header else mpp)
+        return replace(nuclei, metadata=header.metadata if header else {})
+
+    def predict(self, path: Path) -> Prediction:
+        """The labels as they stand in the file.
+
+        Raises:
+            DataError: As `read`.
+        """
+        return _read(path)[0]
 
 
 PLUGIN = Labels()
 
 
+def _read(path: Path) -> tuple[Prediction, Header | None, float | None]:
+    """Labels, what our own files say beside them, and micrometres per pixel."""
+    need_file(path)
+    try:
+        with tifffile.TiffFile(path) as file:
+            page: Any = file.pages[0]
+            labels, ids = need_labels(path, _pixels(path, page))
+            return Prediction(labels, np.zeros(len(ids) + 1, np.uint8)), _header(path, page.description), _mpp(page)
+    # Which error a damaged file ends in depends on the byte that is wrong.
+    except (OSError, ValueError, TypeError, RuntimeError, LookupError, ArithmeticError, struct.error) as error:
+        raise DataError(f"{path}: no TIFF that can be read ({error}); copy it again") from error
+
+
 def _pixels(path: Path, page: Any) -> Integer[np.ndarray, "h w"]:
-    if len(page.shape) != 2 or np.dtype(page.dtype).kind not in "iu":
-        raise DataError(
-            f"{path}: {page.dtype} of shape {page.shape}; wanted one channel of whole numbers, 0 around nuclei"
-        )
-    if page.size > MAX_PIXELS:
-        raise DataError(f"{path}: {page.shape} pixels; at most {MAX_PIXELS // 10**6} megapixels are read: cut it")
+    need_size(path, page.shape)
+    if np.dtype(page.dtype).kind not in "iu":
+        raise DataError(f"{path}: {page.dtype} pixels; wanted one channel of whole numbers, 0 around nuclei")
     pixels: Integer[np.ndarray, "h w"] = page.asarray()
     return pixels
 

@@ -17,7 +17,7 @@ from nuclens.core.files import replacing
 from nuclens.core.plan import scale_of
 from nuclens.core.slides import READERS, file_digest, open_image
 from nuclens.core.types import Instances, Progress
-from nuclens.jobs.results import DONE, Results, all_formats, prepare
+from nuclens.jobs.results import DONE, USUAL, Results, all_formats, prepare
 from nuclens.jobs.segment import TILE_PX, Picture, Segmenter, load_model, run
 
 SUMMARY = "summary.csv"
@@ -30,7 +30,7 @@ class BatchOptions:
     Attributes:
         model: Name or folder.
         mpp: Micrometres per pixel of all inputs; None reads it from each.
-        formats: Names of formats, and "overlay"; none means all.
+        formats: Names of formats, and "overlay"; none means the usual ones.
         tile_px: Side of a tile's core.
         overwrite: Whether finished pictures are done again.
         engine: What runs the model.
@@ -150,7 +150,7 @@ def _known(names: Sequence[str]) -> tuple[str, ...]:
         if name not in known:
             near = difflib.get_close_matches(name, known) or known
             raise UnknownPluginError(f"--formats: no {name!r}; did you mean {', '.join(near)}?")
-    return tuple(name for name in known if name in names or not names)
+    return tuple(name for name in known if name in (names or USUAL))
 
 
 def _before(path: Path, out: Path, request: dict[str, Any]) -> Outcome | None:

@@ -16,11 +16,13 @@ import numpy as np
 from nuclens import __version__
 from nuclens.core.errors import InputError, OutputError
 from nuclens.core.files import replacing
-from nuclens.core.types import AREA, FORMATS, Instances
+from nuclens.core.suffixes import FORMATS
+from nuclens.core.types import AREA, Instances
 from nuclens.jobs.segment import Picture, Segmenter
 from nuclens.report.overlay import overlay
 
 OVERLAY = "overlay"
+USUAL = ("csv", "geojson", "geoparquet", "labels", OVERLAY)  # what is written where nothing is asked for
 DONE = "run.json"
 HALF_WRITTEN = ".????????-*"  # what a killed process leaves of `replacing`
 OVERLAY_PIXELS = 100_000_000

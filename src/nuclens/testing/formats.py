@@ -16,8 +16,10 @@ from jaxtyping import Float32
 
 from nuclens.core.contours import outlines, polygon_centroids
 from nuclens.core.errors import DataError, InputError, OutputError
+from nuclens.core.predictions import drawn
 from nuclens.core.schema import UNTYPED, ClassSchema, NucleusType
-from nuclens.core.types import FORMATS, Frame, Instances, no_instances
+from nuclens.core.suffixes import FORMATS, format_to_read
+from nuclens.core.types import Frame, Instances, no_instances
 
 LOSSES = {
     "outlines": "no outlines at all",
@@ -52,6 +54,12 @@ class FormatContract:
     `LOSSES`), and offers `write(path, instances)` and `read(path)`. All arrays
     it is given are read-only.
 
+    It may have `endings` that files of other programs have, and then, where
+    other formats have them too, `claims(path)`, which looks at the first bytes.
+    One of label maps offers `predict(path)`, its pixels as a `Prediction`; one
+    of many images offers `images(path)`, what makes the `Prediction` of each
+    by name, and has `placed` set where these names are but places.
+
     Attributes:
         name: Of the plug-in under test.
     """
@@ -71,6 +79,29 @@ class FormatContract:
         wanted = _CASES[case]()
         path = self._write(tmp_path, wanted)
         _same(FORMATS.get(self.name).read(path), wanted, FORMATS.get(self.name).lost)
+
+    def test_is_known_by_its_content(self, tmp_path: Path) -> None:
+        """Under every ending it shares, a file is taken for what it is."""
+        plugin = FORMATS.get(self.name)
+        for ending in getattr(plugin, "endings", ()):
+            path = tmp_path / f"nuclei-1{ending}"
+            plugin.write(path, _read_only(_nuclei(3)))
+            assert format_to_read(path) is plugin
+
+    def test_predicts_what_it_reads(self, tmp_path: Path) -> None:
+        """Pixels are those of the outlines, types those of the rows."""
+        plugin, wanted = FORMATS.get(self.name), _nuclei(40)
+        path = self._write(tmp_path, wanted)
+        found = [plugin.predict(path)] if hasattr(plugin, "predict") else []
+        if hasattr(plugin, "images"):
+            found += [image() for image in plugin.images(path).values()]
+            assert len(found) == 1
+        for prediction in found:
+            drawing = drawn(path, plugin.read(path), _SHAPE)
+            assert prediction.labels.dtype == np.int32
+            np.testing.assert_array_equal(prediction.labels, drawing.labels)
+            np.testing.assert_array_equal(prediction.types, drawing.types)
+            assert prediction.names == drawing.names
 
     def test_subpixels_come_back_unless_lost(self, tmp_path: Path) -> None:
         """Corners between pixels, far from the origin, come back as they were."""

@@ -1,0 +1,72 @@
+"""Masks as run lengths down the columns, the way COCO keeps them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from nuclens.core.contours import ramps, ring_offsets
+
+_ZERO, _MORE, _SIGN = 48, 32, 16  # a character is 48 + five bits; further bits follow; the number is negative
+
+
+def parse_runs(mask: Any, shape: tuple[int, int]) -> Int64[np.ndarray, "runs 2"]:
+    """First pixel, counted down the columns, and length of every run that a mask covers.
+
+    Args:
+        mask: `{"size": [height, width], "counts": ...}`; counts are lengths of runs, background first, as numbers or
+            as pycocotools' text.
+        shape: Height and width of the image.
+
+    Raises:
+        ValueError: The mask is of another size, or its runs do not fill it.
+
+    Example:
+        >>> parse_runs({"size": [2, 3], "counts": [1, 2, 3]}, (2, 3)).tolist()
+        [[1, 2]]
+
+    Source: Lin et al., Microsoft COCO, ECCV 2014, and the mask API that comes with it.
+    """
+    height, width = shape
+    if list(mask["size"]) != [height, width]:
+        raise ValueError(f"a mask of {mask['size']}, not {height} x {width}")
+    counts = mask["counts"]
+    lengths = _spelt_out(counts) if isinstance(counts, str) else np.array(counts)
+    pixels = height * width
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or not ((lengths >= 0) & (lengths <= pixels)).all():
+        raise ValueError("counts that are no run lengths")
+    if lengths.sum() != pixels:
+        raise ValueError(f"run lengths that do not fill {height} x {width} pixels")
+    return np.stack([ring_offsets(lengths)[:-1], lengths], axis=1)[1::2]
+
+
+def run_pixels(runs: Int64[np.ndarray, "runs 2"], shape: tuple[int, int]) -> Int64[np.ndarray, "p"]:
+    """Pixels of runs, counted along the rows of the image, ascending.
+
+    Example:
+        >>> run_pixels(np.array([[1, 2]]), (2, 3))
+        array([1, 3])
+    """
+    height, width = shape
+    columns, rows = np.divmod(np.repeat(runs[:, 0], runs[:, 1]) + ramps(runs[:, 1]), height)
+    pixels: Int64[np.ndarray, "p"] = np.sort(rows * width + columns)
+    return pixels
+
+
+def _spelt_out(text: str) -> Int64[np.ndarray, "n"]:
+    """Run lengths of pycocotools' text: five bits a character, and from the fourth number on differences."""
+    lengths: list[int] = []
+    number = shift = 0
+    for character in text.encode("ascii"):
+        bits = character - _ZERO
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("counts that are no run lengths")
+        number |= (bits & 31) << shift
+        shift += 5
+        if not bits & _MORE:
+            number -= (1 << shift) if bits & _SIGN else 0
+            lengths.append(number + (lengths[-2] if len(lengths) > 2 else 0))
+            number = shift = 0
+    return np.array(lengths, np.int64)

@@ -1,0 +1,67 @@
+"""Which format a file is in: its name tells, and where formats share an ending, its first bytes."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from nuclens.core.errors import DataError, InputError
+from nuclens.core.files import need_file
+from nuclens.core.kinds import Kind
+
+FORMATS: Kind[Any] = Kind("nuclens.formats")
+
+
+def format_to_write(path: Path, name: str | None = None) -> Any:
+    """The format of that name, or the one whose suffix the path has.
+
+    Raises:
+        InputError: No format, or more than one, has files that end so.
+    """
+    plugins = _candidates(path, name)
+    if len(plugins) > 1:
+        wanted = " or ".join(plugin.suffix for plugin in plugins.values())
+        raise InputError(f"{path}: {', '.join(plugins)} have files that end so; end it in {wanted}, or give format=...")
+    return next(iter(plugins.values()))
+
+
+def format_to_read(path: Path, name: str | None = None) -> Any:
+    """The format of that name, or the one a file is in.
+
+    A suffix such as `.coco.json` decides. Formats that share a plain ending
+    such as `.json` have a `claims(path)` that looks at the first bytes.
+
+    Raises:
+        InputError: No format has files that end so.
+        DataError: Formats have, but none, or more than one, claims this one.
+    """
+    plugins = _candidates(path, name)
+    if len(plugins) > 1:
+        need_file(path)
+        claimed = {name: plugin for name, plugin in plugins.items() if plugin.claims(path)}
+        if len(claimed) != 1:
+            said = f"could be {' or '.join(claimed)}" if claimed else f"looks like none of {', '.join(plugins)}"
+            raise DataError(f"{path}: {said}; give format=... if it is one, else export it again")
+        plugins = claimed
+    return next(iter(plugins.values()))
+
+
+@cache
+def _plugins() -> dict[str, Any]:
+    """All formats; looked up once, since that takes 40 ms and a folder may have thousands of files."""
+    return {name: FORMATS.get(name) for name in FORMATS.names()}
+
+
+def _candidates(path: Path, name: str | None) -> dict[str, Any]:
+    """Formats by name that a path may be of; at least one."""
+    if name is not None:
+        return {name: FORMATS.get(name)}
+    plugins = _plugins()
+    ending = path.name.lower()
+    exact = {known: plugin for known, plugin in plugins.items() if ending.endswith(plugin.suffix)}
+    shared = {known: one for known, one in plugins.items() if ending.endswith(getattr(one, "endings", one.suffix))}
+    if not (exact or shared):
+        endings = sorted({part for one in plugins.values() for part in getattr(one, "endings", (one.suffix,))})
+        raise InputError(f"{path}: no format has this suffix; there are {', '.join(endings)}")
+    return exact or shared

@@ -1,0 +1,243 @@
+"""COCO instances: outlines or masks of many images in one JSON file, as detectors are trained and tested with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int32, Int64
+
+from nuclens.core.contours import outlines, polygon_areas, rasterise, ring_offsets
+from nuclens.core.errors import DataError
+from nuclens.core.json_files import first_keys, load_json, save_json
+from nuclens.core.maps import need_size
+from nuclens.core.predictions import Prediction, front_first
+from nuclens.core.records import FARTHEST, Header, from_outlines, header_of, named_schema, need_outlines, parse_header
+from nuclens.core.runs import parse_runs, run_pixels
+from nuclens.core.schema import ClassSchema
+from nuclens.core.types import Frame, Instances
+
+_KEYS = {"info", "licenses", "images", "annotations", "categories", "image_id"}
+_WANTED = "wanted COCO's images, annotations and categories in one file"
+_FAULTS = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
+
+
+@dataclass(frozen=True, slots=True)
+class Coco:
+    """`{"info", "images", "annotations", "categories"}`; polygons are written, polygons and run lengths are read.
+
+    Points are (x, y) from the corner of the first pixel. Crowds, which are
+    regions of many nuclei, are not read. Types are the categories in the order
+    of their ids. What COCO has no place for stands in `info` under `nuclens`.
+
+    Source: Lin et al., Microsoft COCO, ECCV 2014, and its data format page.
+    """
+
+    suffix: ClassVar[str] = ".coco.json"
+    endings: ClassVar[tuple[str, ...]] = (".json",)
+    lost: ClassVar[tuple[str, ...]] = ("ids", "anchors", "probabilities", "measurements")
+
+    def claims(self, path: Path) -> bool:
+        """Whether its first key is one of COCO's."""
+        return not _KEYS.isdisjoint(first_keys(path)[:1])
+
+    def write(self, path: Path, instances: Instances) -> None:
+        """Write all nuclei, in their order, as those of one image called like the file.
+
+        Raises:
+            InputError: A nucleus has no outline.
+            OutputError: The file cannot be written.
+        """
+        need_outlines(path, instances)
+        frame = instances.frame
+        name = path.name.removesuffix(self.suffix) if path.name.endswith(self.suffix) else path.stem
+        image = {"id": 1, "file_name": name, "height": frame.height, "width": frame.width}
+        names = (["nucleus"] if not instances.types.all() else []) + list(instances.schema.names)
+        first = len(instances.schema.names) + 1 - len(names)
+        document = {
+            "info": {"description": "Nuclei", "nuclens": header_of(instances)},
+            "licenses": [],
+            "images": [image],
+            "categories": [{"id": number, "name": name} for number, name in enumerate(names, first)],
+            "annotations": _annotations(instances),
+        }
+        save_json(path, document)
+
+    def read(self, path: Path) -> Instances:
+        """Read the nuclei of one image; of one in several parts the largest.
+
+        Raises:
+            DataError: It is no such file, holds several images, or an annotation makes no sense.
+        """
+        index = _index(path)
+        if len(index.images) != 1:
+            raise DataError(f"{path}: {len(index.images)} images; wanted one: `nuclens evaluate` takes them all")
+        [(name, shape)] = index.images.items()
+        found = index.found(name)
+        rings = [_outline(one, shape) for one in found]
+        vertices = np.concatenate([np.zeros((0, 2), np.float32), *rings])
+        nuclei = from_outlines(index.schema, vertices, _ends(rings))
+        types = np.array([one.type for one in found], np.uint8)
+        return replace(
+            nuclei,
+            frame=index.header.frame if index.header else Frame(*shape, None),
+            types=types,
+            scores=np.array([one.score for one in found], np.float32),
+            probabilities=(types[:, None] == np.arange(1, len(index.schema.types) + 1)).astype(np.float32),
+            metadata=index.header.metadata if index.header else {},
+        )
+
+    def images(self, path: Path) -> dict[str, Callable[[], Prediction]]:
+        """Every image by name, without folder and ending; what is in it is decoded on call.
+
+        All parts and holes of a nucleus are as in the file. A pixel that
+        several cover belongs to the one of the highest score, of equal ones to
+        the first.
+
+        Raises:
+            DataError: It is no such file; on call, an annotation makes no sense.
+        """
+        index = _index(path)
+        return {name: partial(_predict, index, name) for name in index.images}
+
+
+PLUGIN = Coco()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One annotation: corners of its parts, or runs of pixels."""
+
+    parts: list[Float64[np.ndarray, "_ 2"]]
+    runs: Int64[np.ndarray, "runs 2"] | None
+    type: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """A parsed file: height and width of images, and annotations, both by the name of the image."""
+
+    path: Path
+    images: dict[str, tuple[int, int]]
+    annotations: dict[str, list[Any]]
+    types: dict[Any, int]
+    schema: ClassSchema
+    header: Header | None
+
+    def found(self, name: str) -> list[_Found]:
+        """The nuclei of one image."""
+        found = []
+        for annotation in self.annotations[name]:
+            try:
+                found.append(self._found(annotation, self.images[name]))
+            except _FAULTS as error:
+                said = f"annotation {annotation.get('id') if isinstance(annotation, dict) else annotation}"
+                raise DataError(f"{self.path}: {said} makes no sense ({error!r}); {_WANTED}") from error
+        return found
+
+    def _found(self, annotation: Any, shape: tuple[int, int]) -> _Found:
+        drawn, score = annotation["segmentation"], annotation.get("score", None if self.header else 1.0)
+        masked = isinstance(drawn, dict)
+        if masked:
+            need_size(self.path, shape)
+        parts = [] if masked else [np.array(part, np.float64).reshape(-1, 2)[:, ::-1] for part in drawn]
+        near = masked or (np.abs(np.concatenate(parts)) < FARTHEST).all()
+        if not near or min(map(len, parts), default=3) < 3:
+            raise ValueError("a polygon of fewer than three corners, or with one that is not finite or out of reach")
+        runs = parse_runs(drawn, shape) if masked else None
+        if runs is not None and not runs[:, 1].any():
+            raise ValueError("a mask without pixels")
+        return _Found(parts, runs, self.types[annotation["category_id"]], np.nan if score is None else float(score))
+
+
+def _index(path: Path) -> _Index:
+    document, _ = load_json(path)
+    try:
+        about = document.get("info")
+        ours = isinstance(about, dict) and "nuclens" in about
+        header = parse_header(path, about["nuclens"]) if ours else None
+        categories = sorted(document["categories"], key=lambda category: int(category["id"]))
+        names = [str(category["name"]) for category in categories]
+        schema = header.schema if header else named_schema(path, names)
+        types = {one["id"]: int(one["id"]) if header else number for number, one in enumerate(categories, 1)}
+        if not set(types.values()) <= set(range(len(schema.types) + 1)):
+            raise ValueError(f"categories {sorted(types.values())} for {len(schema.types)} types")
+        shapes = {image["id"]: (int(image["height"]), int(image["width"])) for image in document["images"]}
+        if min(map(min, shapes.values()), default=0) < 0:
+            raise ValueError("an image of fewer than no pixels")
+        stems = {image["id"]: str(image["file_name"]) for image in document["images"]}
+        stems = stems if ours else {key: Path(name).stem for key, name in stems.items()}
+        annotations: dict[str, list[Any]] = {stem: [] for stem in stems.values()}
+        for annotation in document["annotations"]:
+            if not annotation.get("iscrowd"):
+                annotations[stems[annotation["image_id"]]].append(annotation)
+    except _FAULTS as error:
+        raise DataError(f"{path}: no COCO file that can be read ({error!r}); {_WANTED}") from error
+    if len(annotations) < len(stems):
+        raise DataError(f"{path}: two images have the same name; wanted one name each, whatever folder and ending")
+    return _Index(path, {stems[key]: shape for key, shape in shapes.items()}, annotations, types, schema, header)
+
+
+def _predict(index: _Index, name: str) -> Prediction:
+    found, shape = index.found(name), index.images[name]
+    need_size(index.path, shape)
+    scores = np.array([one.score for one in found], np.float32)
+    order = front_first(scores)
+    parts = [(rank, part) for rank, row in enumerate(order, 1) for part in found[row].parts]
+    rings = [part.astype(np.float32) for _, part in parts]
+    polygons = np.array([0, *(rank for rank, _ in parts)], np.int32)[
+        rasterise(np.concatenate([np.zeros((0, 2), np.float32), *rings]), _ends(rings), shape)
+    ]
+    masks: Int32[np.ndarray, "h w"] = np.zeros(shape, np.int32)
+    for rank in range(len(order), 0, -1):
+        runs = found[order[rank - 1]].runs
+        if runs is not None:
+            masks.reshape(-1)[run_pixels(runs, shape)] = rank
+    ranks = np.where((polygons > 0) & (masks > 0), np.minimum(polygons, masks), polygons + masks)
+    return Prediction(
+        labels=np.append(0, order + 1).astype(np.int32)[ranks],
+        types=np.array([0, *(one.type for one in found)], np.uint8),
+        names=index.schema.names,
+        scores=np.append(np.float32(0), scores),
+    )
+
+
+def _outline(found: _Found, shape: tuple[int, int]) -> Float32[np.ndarray, "v 2"]:
+    """The largest part."""
+    if found.runs is None:
+        areas = polygon_areas(np.concatenate(found.parts), _ends(found.parts))
+        return found.parts[int(areas.argmax())].astype(np.float32)
+    rows, columns = np.divmod(run_pixels(found.runs, shape), shape[1])
+    corner = np.array([rows.min(), columns.min()])
+    window = np.zeros((rows.max() - corner[0] + 1, columns.max() - corner[1] + 1), np.int32)
+    window[rows - corner[0], columns - corner[1]] = 1
+    ring: Float32[np.ndarray, "v 2"] = (outlines(window, 1)[0] + corner).astype(np.float32)
+    return ring
+
+
+def _annotations(instances: Instances) -> list[dict[str, Any]]:
+    areas, boxes = polygon_areas(instances.vertices, instances.offsets), instances.boxes.tolist()
+    annotations = []
+    for k, (top, left, bottom, right) in enumerate(boxes):
+        score = float(instances.scores[k])
+        annotation = {
+            "id": k + 1,
+            "image_id": 1,
+            "category_id": int(instances.types[k]),
+            "segmentation": [instances.outline(k)[:, ::-1].reshape(-1).tolist()],
+            "area": float(areas[k]),
+            "bbox": [left, top, right - left, bottom - top],
+            "iscrowd": 0,
+            "score": score if np.isfinite(score) else None,
+        }
+        annotations.append(annotation)
+    return annotations
+
+
+def _ends(rings: list[Any]) -> Int64[np.ndarray, "ends"]:
+    return ring_offsets(np.array([len(ring) for ring in rings], np.int64))

@@ -1,0 +1,147 @@
+"""PanNuke's arrays: for every image one map of ids per type, the last channel where there is none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Int32, Shaped, UInt8
+
+from nuclens.core.contours import outlines, ring_offsets, take_rings
+from nuclens.core.errors import DataError, InputError
+from nuclens.core.files import replacing
+from nuclens.core.labels import compact
+from nuclens.core.maps import MAX_PIXELS, need_ids, need_size, painted
+from nuclens.core.npy import npy_axes, open_npy
+from nuclens.core.predictions import Prediction
+from nuclens.core.records import from_outlines, named_schema
+from nuclens.core.types import Frame, Instances
+
+TYPES = ("Neoplastic", "Inflammatory", "Connective", "Dead", "Epithelial")
+
+
+@dataclass(frozen=True, slots=True)
+class PanNuke:
+    """An array (images, h, w, types + 1); nucleus k of the result has the id k + 1 in the channel of its type.
+
+    Nuclei of different types may overlap. Five types are PanNuke's, of other
+    numbers types are called by their numbers. Nuclei without a type have a
+    channel of their own, before the last. Images have no names but their
+    places: "0", "1", and so on.
+
+    Source: Gamper et al., PanNuke, ECDP 2019, and its metric script.
+    """
+
+    suffix: ClassVar[str] = ".pannuke.npy"
+    endings: ClassVar[tuple[str, ...]] = (".npy",)
+    placed: ClassVar[bool] = True  # images have places instead of names
+    lost: ClassVar[tuple[str, ...]] = (
+        "ids", "anchors", "types", "schema", "scores", "probabilities", "measurements", "metadata", "frame",
+        "subpixels", "overlaps",
+    )  # fmt: skip
+
+    def claims(self, path: Path) -> bool:
+        """Whether it holds an array of four axes."""
+        return npy_axes(path) == 4
+
+    def write(self, path: Path, instances: Instances) -> None:
+        """Draw all outlines, as those of one image; of one type, the first keeps the pixels.
+
+        Raises:
+            InputError: There are no pixels or more than 100 million, types included, or a nucleus has no outline.
+            OutputError: The file cannot be written.
+        """
+        channels = instances.types.astype(np.int64) - 1
+        channels[channels < 0] = len(instances.schema.types)
+        count = int(max(len(instances.schema.types), channels.max(initial=0) + 1))
+        height, width = instances.frame.height, instances.frame.width
+        if height * width * (count + 1) > MAX_PIXELS:
+            raise InputError(
+                f"{path}: {height} x {width} pixels for {count} types; at most {MAX_PIXELS:,} in all: write label.tif"
+            )
+        masks = np.zeros((1, height, width, count + 1), np.int32)
+        for channel in range(count):
+            rows = np.flatnonzero(channels == channel)
+            masks[0, ..., channel] = np.append(0, rows + 1)[painted(path, instances[rows])]
+        masks[..., -1] = ~masks.any(axis=-1)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, masks)
+
+    def read(self, path: Path) -> Instances:
+        """Trace every label of one image, in the order of ids, hidden or not.
+
+        Raises:
+            DataError: It is no such array, or one of several images.
+        """
+        array = _open(path)
+        if len(array) != 1:
+            raise DataError(f"{path}: {len(array)} images; wanted one: `nuclens evaluate` takes them all")
+        layers, types = _layers(path, array, 0)
+        height, width, channels = layers.shape
+        maps = [outlines(np.ascontiguousarray(layers[..., k]), len(types) - 1) for k in range(channels)]
+        begins = ring_offsets(np.concatenate([np.diff(offsets) for _, offsets in maps]))
+        own = (types[1:].astype(np.int64) - 1) * (len(types) - 1) + np.arange(len(types) - 1)
+        rings = take_rings(np.concatenate([corners for corners, _ in maps]), begins, own)
+        return replace(
+            from_outlines(named_schema(path, _names(channels)), *rings),
+            frame=Frame(height, width, None),
+            types=types[1:],
+            probabilities=(types[1:, None] == np.arange(1, channels + 1)).astype(np.float32),
+        )
+
+    def images(self, path: Path) -> dict[str, Callable[[], Prediction]]:
+        """Every image by its place; only what is called is read from the disk.
+
+        In `labels` a later type hides an earlier one, as in PanNuke's script;
+        `layers` keeps both.
+
+        Raises:
+            DataError: It is no such array; on call, an id is negative or no whole number.
+        """
+        array = _open(path)
+        return {str(k): partial(_predict, path, array, k) for k in range(len(array))}
+
+
+PLUGIN = PanNuke()
+
+
+def _open(path: Path) -> Shaped[np.ndarray, "n h w c"]:
+    array = open_npy(path)
+    if array.ndim != 4 or not 2 <= array.shape[3] <= 256:
+        raise DataError(f"{path}: shape {array.shape}; wanted (images, h, w, types + 1)")
+    return array
+
+
+def _layers(
+    path: Path, array: Shaped[np.ndarray, "n h w c"], index: int
+) -> tuple[Int32[np.ndarray, "h w types"], UInt8[np.ndarray, "n+1"]]:
+    """Labels of one image by type, numbered in the order of their ids, and the type of each."""
+    need_size(path, array.shape[1:3])
+    ids_by_type = np.moveaxis(need_ids(path, np.asarray(array[index])[..., :-1]), 2, 0)
+    filled = [k for k, layer in enumerate(ids_by_type) if layer.any()]  # most images lack most types
+    maps = [compact(ids_by_type[k]) for k in filled]
+    ids = np.concatenate([np.zeros(0, np.int64), *(own for _, own in maps)])
+    types = np.repeat(np.array(filled, np.uint8) + 1, [len(own) for _, own in maps]).astype(np.uint8)
+    order = np.lexsort((types, ids))
+    numbers = np.empty(len(ids), np.int32)
+    numbers[order] = np.arange(1, len(ids) + 1, dtype=np.int32)
+    layers = np.zeros(ids_by_type.shape, np.int32)
+    for k, (labels, _) in zip(filled, maps, strict=True):
+        layers[k] = np.append(np.int32(0), numbers[types == k + 1])[labels]
+    return np.moveaxis(layers, 0, 2), np.append(np.uint8(0), types[order])
+
+
+def _predict(path: Path, array: Shaped[np.ndarray, "n h w c"], index: int) -> Prediction:
+    layers, types = _layers(path, array, index)
+    labels = np.zeros(layers.shape[:2], np.int32)
+    for k in np.unique(types[1:]) - 1:
+        labels = np.where(layers[..., k] > 0, layers[..., k], labels)
+    return Prediction(labels, types, _names(layers.shape[2]), layers=layers)
+
+
+def _names(channels: int) -> tuple[str, ...]:
+    return TYPES if channels == len(TYPES) else tuple(str(k + 1) for k in range(channels))

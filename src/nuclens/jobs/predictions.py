@@ -1,0 +1,162 @@
+"""Anyone's predictions, found by the names of the images they are for and read one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nuclens.core.errors import DataError, InputError
+from nuclens.core.predictions import Prediction, drawn
+from nuclens.core.suffixes import FORMATS, format_to_read
+
+Read = Callable[[tuple[int, int]], Prediction]
+
+# What programs put behind the name of an image.
+TAILS = (".ome", "_label", "_labels", "_instances", "_pred", "_mask", "_masks", "_cp_masks")
+# Results of one image in a folder of its own: the first of these that is there is read.
+RESULTS = ("geoparquet", "geojson", "labels", "cellvit", "hovernet_json", "coco", "hovernet_mat", "npz", "png16", "npy")
+_SHOWN = 10
+
+
+def predictions(path: str | Path, names: Sequence[str], format: str | None = None) -> Mapping[str, Read]:
+    """What reads the prediction for each image, by the image's name and in the order of the names.
+
+    Nothing is decoded until a reader is called, with the height and width of
+    the image; no prediction is kept.
+
+    Args:
+        path: The folder of a run of Nuclens; a folder of files in one format, called like the images, with one of
+            `TAILS` or a format's suffix behind the name or not; or one file that holds all images. Only in PanNuke's
+            arrays images have places instead of names: the first is for the first of `names`, unless those are the
+            places themselves.
+        names: Of the images, each once, without folder and ending.
+        format: Name of the format, where files in several are in the folder, or the files do not tell it.
+
+    Raises:
+        InputError: Images and predictions do not match one to one; the text lists what is left over on either side.
+        DataError: There are no predictions. On call: a file is damaged, or of an image of another size.
+
+    Example:
+        >>> for name, read in predictions("run/", ["a", "b"]).items():  # doctest: +SKIP
+        ...     prediction = read((1000, 1000))
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file or folder; check the name")
+    found = _folder(path, format, names) if path.is_dir() else _file(path, format, names)
+    return _matched(path, names, found)
+
+
+def _file(path: Path, name: str | None, names: Sequence[str]) -> list[tuple[str, str, Read]]:
+    """Name, place for messages, and reader of every image in one file."""
+    plugin = format_to_read(path, name)
+    if not hasattr(plugin, "images"):
+        return [(_stem(path, plugin), path.name, partial(_read, plugin, path))]
+    images = plugin.images(path)
+    keys = list(images)
+    if getattr(plugin, "placed", False) and set(names) != set(keys):
+        if len(keys) != len(names):
+            raise InputError(f"{path}: holds {len(keys)} images for {len(names)}; wanted one each, in their order")
+        keys = list(names)
+    return [(key, key, partial(_sized, path, image)) for key, image in zip(keys, images.values(), strict=True)]
+
+
+def _folder(folder: Path, name: str | None, names: Sequence[str]) -> list[tuple[str, str, Read]]:
+    """The same of every file of a folder, or of every folder of a run."""
+    try:
+        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be looked into ({error.strerror}); check its permissions") from error
+    wanted = FORMATS.get(name) if name else None
+    results = [wanted] if wanted else [FORMATS.get(result) for result in RESULTS]
+    of_run = [(entry, _result(entry, results)) for entry in entries if entry.is_dir()]
+    if any(result for _, result in of_run):
+        return [(entry.name, entry.name, partial(_read, *result)) for entry, result in of_run if result]
+    files = [(entry, _plugin(entry, wanted)) for entry in entries if entry.is_file()]
+    known = [(entry, plugin) for entry, plugin in files if plugin is not None and "outlines" not in plugin.lost]
+    kinds = {plugin.suffix: entry.name for entry, plugin in known}
+    if len(kinds) > 1:
+        several = ", ".join(f"{suffix} ({example})" for suffix, example in sorted(kinds.items()))
+        raise InputError(f"{folder}: files in several formats: {several}; give format=..., or one folder for each")
+    if not known:
+        raise DataError(f"{folder}: no predictions there; wanted a run of nuclens, or files in one format it reads")
+    if len(known) == 1 and hasattr(known[0][1], "images"):
+        return _file(known[0][0], name, names)
+    return [(_stem(entry, plugin), entry.name, partial(_read, plugin, entry)) for entry, plugin in known]
+
+
+def _result(folder: Path, plugins: Iterable[Any]) -> tuple[Any, Path] | None:
+    """The best result of one image in a folder of its own, and its format."""
+    for plugin in plugins:
+        path = folder / (f"instances{plugin.suffix}" if plugin.suffix.startswith(".") else plugin.suffix)
+        if path.is_file():
+            return plugin, path
+    return None
+
+
+def _plugin(path: Path, wanted: Any) -> Any:
+    """The format of a file; None where it is in none, or not in the one that is wanted."""
+    try:
+        plugin = format_to_read(path)
+    except (InputError, DataError):
+        # Formats that share an ending may not know a damaged file, which the wanted one shall then tell.
+        return wanted if wanted and path.name.lower().endswith(getattr(wanted, "endings", wanted.suffix)) else None
+    return plugin if wanted in (None, plugin) else None
+
+
+def _stem(path: Path, plugin: Any) -> str:
+    """Name of a file without its ending, or without the format's longer suffix."""
+    if plugin.suffix.startswith(".") and path.name.lower().endswith(plugin.suffix):
+        return path.name[: -len(plugin.suffix)]
+    return path.stem
+
+
+def _matched(path: Path, names: Sequence[str], found: list[tuple[str, str, Read]]) -> dict[str, Read]:
+    """One reader per name."""
+    if len(set(names)) < len(names):
+        raise InputError(f"{path}: {len(names) - len(set(names))} images have the name of another; wanted one each")
+    wanted = set(names)
+    readers: dict[str, Read] = {}
+    places: dict[str, str] = {}
+    spare = []
+    for stem, place, read in found:
+        tails = [stem.removesuffix(tail) for tail in TAILS]
+        name = next((one for one in (stem, *tails) if one in wanted), None)
+        if name is None:
+            spare.append(place)
+        elif name in readers:
+            raise InputError(f"{path}: both {places[name]} and {place} are for image {name}; wanted one")
+        else:
+            readers[name], places[name] = read, place
+    missing = [name for name in names if name not in readers]
+    if missing or spare:
+        raise InputError(
+            f"{path}: {len(missing)} of {len(names)} images have no prediction{_listed(missing)}; "
+            f"{len(spare)} predictions have no image{_listed(spare)}; names must match"
+        )
+    return {name: readers[name] for name in names}
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = ", ..." if len(names) > _SHOWN else ""
+    return f" ({', '.join(names[:_SHOWN])}{more})" if names else ""
+
+
+def _read(plugin: Any, path: Path, shape: tuple[int, int]) -> Prediction:
+    """The prediction of a file of one image."""
+    if hasattr(plugin, "predict"):
+        return _sized(path, partial(plugin.predict, path), shape)
+    if hasattr(plugin, "images"):
+        images = plugin.images(path)
+        if len(images) == 1:
+            return _sized(path, next(iter(images.values())), shape)
+    return drawn(path, plugin.read(path), shape)
+
+
+def _sized(path: Path, read: Callable[[], Prediction], shape: tuple[int, int]) -> Prediction:
+    prediction = read()
+    if prediction.labels.shape != shape:
+        raise DataError(f"{path}: a prediction of {prediction.labels.shape} pixels for an image of {shape}")
+    return prediction

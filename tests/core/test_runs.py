@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from nuclens.core.runs import parse_runs, run_pixels
+
+# What pycocotools 2.0 makes of two masks: `encode(np.asfortranarray(mask))`.
+MASKS = [
+    (np.array([[0, 1, 1], [0, 1, 0]], np.uint8), "231"),
+    (np.eye(9, 40, dtype=np.uint8), "019000000000000000^8"),
+]
+
+
+def counted(mask: np.ndarray) -> list[int]:
+    """Run lengths by walking down the columns."""
+    counts, value = [0], 0
+    for pixel in mask.T.reshape(-1).tolist():
+        if pixel != value:
+            counts.append(0)
+            value = pixel
+        counts[-1] += 1
+    return counts
+
+
+def spelt(counts: list[int]) -> str:
+    """Run lengths as text, following the description in COCO's mask API."""
+    text = ""
+    for k, count in enumerate(counts):
+        number = count - counts[k - 2] if k > 2 else count
+        more = True
+        while more:
+            bits = number & 31
+            number >>= 5
+            more = number != (-1 if bits & 16 else 0)
+            text += chr(48 + (bits | 32 if more else bits))
+    return text
+
+
+@pytest.mark.parametrize(("mask", "text"), MASKS)
+def test_text_of_pycocotools_is_read(mask: np.ndarray, text: str) -> None:
+    runs = parse_runs({"size": list(mask.shape), "counts": text}, mask.shape)
+    assert run_pixels(runs, mask.shape).tolist() == np.flatnonzero(mask).tolist()
+    assert spelt(counted(mask)) == text
+
+
+@given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=60), elements=st.integers(0, 1)), st.booleans())
+def test_masks_come_back(mask: np.ndarray, as_text: bool) -> None:
+    counts: Any = spelt(counted(mask)) if as_text else counted(mask)
+    runs = parse_runs({"size": list(mask.shape), "counts": counts}, mask.shape)
+    assert run_pixels(runs, mask.shape).tolist() == np.flatnonzero(mask).tolist()
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [[7], [3, -1, 4], [[6]], [1.5, 4.5], ["6"], [], "é", " ", "o" * 40, "3", [2**64, 3], [2**62] * 4 + [6], 6, None],
+)
+def test_what_fills_no_image_is_told(counts: Any) -> None:
+    with pytest.raises((ValueError, OverflowError)):
+        parse_runs({"size": [2, 3], "counts": counts}, (2, 3))
+    with pytest.raises(ValueError, match=r"a mask of \[3, 2\], not 2 x 3"):
+        parse_runs({"size": [3, 2], "counts": [6]}, (2, 3))
