@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int64, Integer
 
 from nuclens.core.comparison import Comparison
+from nuclens.core.labels import compact
 from nuclens.core.overlap import overlap
 
 
@@ -56,7 +57,7 @@ def _painted(planes: Integer[np.ndarray, "types h w"]) -> Int64[np.ndarray, "h w
     """Later types over earlier ones, nuclei numbered through, those covered wholly included."""
     painted, last = np.zeros(planes.shape[1:], np.int64), 0
     for plane in planes:
-        ids, numbers = np.unique(np.append(plane, 0), return_inverse=True)
-        painted = np.where(plane != 0, numbers[:-1].reshape(plane.shape) + last, painted)
-        last += len(ids) - 1
+        numbers, ids = compact(plane)
+        painted = np.where(numbers > 0, numbers + last, painted)
+        last += len(ids)
     return painted

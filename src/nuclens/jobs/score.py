@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise, repeat
 from multiprocessing import get_context
 from typing import Any
@@ -152,7 +153,7 @@ def values(
     Raises:
         InputError: The images were counted for other protocols, or one is of no tissue that is averaged.
     """
-    metric, parts = _metric(measure), _parts(counted, measure)
+    metric, parts = _metric(measure.metric, measure.options), _parts(counted, measure)
     if measure.both_sides:
         weights = weights * (counted.nuclei.min(axis=1) > 0)
     if measure.average == "pooled":
@@ -170,7 +171,7 @@ def values(
 
 
 def _count(images: Iterable[Comparison], keys: Sequence[Key]) -> Tally:
-    metrics = [replace(METRICS.get(name), **dict(options)) for name, options in keys]
+    metrics = [_metric(name, options) for name, options in keys]
     columns: list[tuple[str, str, str]] = []
     nuclei: list[tuple[int, int]] = []
     rows: list[list[Float64[np.ndarray, "*shape"]]] = [[] for _ in keys]
@@ -212,8 +213,10 @@ def _shares(images: Sequence[Comparison], count: int) -> list[Iterable[Compariso
     return [images[one.start : one.stop] if held else _Share(images, one) for one in stretches]
 
 
-def _metric(measure: Measure) -> Any:
-    return replace(METRICS.get(measure.metric), **dict(measure.options))
+@cache
+def _metric(name: str, options: tuple[tuple[str, Any], ...]) -> Any:
+    """A metric with its options; looking through installed packages for it takes longer than scoring an image."""
+    return replace(METRICS.get(name), **dict(options))
 
 
 def _parts(counted: Tally, measure: Measure) -> Float64[np.ndarray, "images *shape"]:
@@ -249,7 +252,7 @@ def _per_image(counted: Tally, protocol: Protocol) -> dict[str, list[Any]]:
     }
     shown_already = set()
     for measure in protocol.measures:
-        scores = _metric(measure).scores(_parts(counted, measure))
+        scores = _metric(measure.metric, measure.options).scores(_parts(counted, measure))
         for name, shown in measure.values:
             value, source = scores[name], (measure.metric, measure.options, name)
             if source in shown_already:
@@ -264,7 +267,7 @@ def _per_image(counted: Tally, protocol: Protocol) -> dict[str, list[Any]]:
 
 def _notes(counted: Tally, protocol: Protocol) -> Iterator[str]:
     for measure in {(one.metric, one.options): one for one in protocol.measures}.values():
-        metric = _metric(measure)
+        metric = _metric(measure.metric, measure.options)
         if hasattr(metric, "notes"):
             yield from metric.notes(_parts(counted, measure).sum(axis=0))
     lacking = int((counted.nuclei.min(axis=1) == 0).sum())

@@ -15,7 +15,7 @@ from nuclens.core.pannuke_script import irregular, script_counts
 from nuclens.core.statistics import mean_of_defined, ratio
 
 TERM = 1e-6  # added to denominators by the published scripts
-RULES = ("exact", "annotated", "pannuke", "cellvit")
+RULES = ("exact", "annotated", "pannuke", "hovernet", "cellvit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,8 @@ class Panoptic:
         types: How many types are told apart; with 0, none.
         iou: A pair matches strictly above it.
         rule: `exact`; `annotated`, undefined where nothing is annotated, so that false positives there cost
-            nothing; `pannuke` or `cellvit`, that as their published scripts have it, with their 1e-6.
+            nothing; `pannuke`, `hovernet` or `cellvit`, that as their published scripts have it, with their 1e-6,
+            and PanNuke's with its ways with nuclei that overlap.
     """
 
     types: int = 0

@@ -9,7 +9,7 @@ _PQ = (("dq", "DQ"), ("sq", "SQ"), ("pq", "PQ"))
 
 
 def _measures(published: bool) -> tuple[Measure, ...]:
-    rule = (("rule", "pannuke" if published else "exact"),)
+    rule = (("rule", "hovernet" if published else "exact"),)
     detection = (("types", len(TYPES)), ("radius_px", 12.0), ("published", published))
     found = (("f_detection", "F_d"), ("type_accuracy", "type accuracy"), ("f_type", "F"), ("confusion", "nuclei"))
     dummies = (("f_untyped", "F untyped"),) if published else ()
