@@ -96,7 +96,8 @@ def tally(images: Iterable[Comparison], protocols: Sequence[Protocol], *, worker
         raise InputError(f"score: {workers} workers need a sequence; got {got}: use workers=1, or pass a list")
     # Started afresh, since a fork of a process with threads may hang.
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        counted = list(pool.map(_count, _shares(images, workers), repeat(keys)))
+        shares, firsts = zip(*_shares(images, workers), strict=True) if len(images) else ((), ())
+        counted = list(pool.map(_count, shares, repeat(keys), firsts))
     if not counted:
         raise InputError("score: got no images; wanted at least one")
     return sum(counted[1:], counted[0])
@@ -170,18 +171,19 @@ def values(
     return found
 
 
-def _count(images: Iterable[Comparison], keys: Sequence[Key]) -> Tally:
+def _count(images: Iterable[Comparison], keys: Sequence[Key], first: int = 0) -> Tally:
+    """One row for each image; those without a name are numbered from `first`."""
     metrics = [_metric(name, options) for name, options in keys]
     columns: list[tuple[str, str, str]] = []
     nuclei: list[tuple[int, int]] = []
     rows: list[list[Float64[np.ndarray, "*shape"]]] = [[] for _ in keys]
-    for image in images:
+    for number, image in enumerate(images, start=first):
+        name = image.id or str(number)
         try:
             for metric, of_metric in zip(metrics, rows, strict=True):
                 of_metric.append(metric.parts(image))
         except InputError as error:
-            raise type(error)(f"image {image.id or len(columns)}: {error}") from error
-        name = image.id or str(len(columns))
+            raise type(error)(f"image {name}: {error}") from error
         columns.append((name, image.group or name, image.truth.tissue))
         nuclei.append((len(image.overlap.truth_areas), len(image.overlap.pred_areas)))
     if not columns:
@@ -204,13 +206,13 @@ class _Share:
         return map(self.images.__getitem__, self.places)
 
 
-def _shares(images: Sequence[Comparison], count: int) -> list[Iterable[Comparison]]:
-    """The images in as many stretches of equal length."""
+def _shares(images: Sequence[Comparison], count: int) -> list[tuple[Iterable[Comparison], int]]:
+    """The images in as many stretches of equal length, and where each begins."""
     ends = [len(images) * share // count for share in range(count + 1)]
     stretches = [range(*pair) for pair in pairwise(ends) if pair[0] < pair[1]]
     # What is in memory is sent in part; anything else travels as it is and is read over there.
     held = isinstance(images, list | tuple)
-    return [images[one.start : one.stop] if held else _Share(images, one) for one in stretches]
+    return [(images[one.start : one.stop] if held else _Share(images, one), one.start) for one in stretches]
 
 
 @cache
@@ -222,8 +224,8 @@ def _metric(name: str, options: tuple[tuple[str, Any], ...]) -> Any:
 def _parts(counted: Tally, measure: Measure) -> Float64[np.ndarray, "images *shape"]:
     key = (measure.metric, measure.options)
     if key not in counted.parts:
-        raise InputError(f"table: {measure.metric} was not counted with {dict(measure.options)}; "
-                         f"give tally() every protocol a table is wanted of")  # fmt: skip
+        options = dict(measure.options)
+        raise InputError(f"table: {measure.metric} was not counted with {options}; give tally() all its protocols")
     return counted.parts[key]
 
 

@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float64, Integer
 
-from nuclens.core.comparison import Comparison, types_up_to
+from nuclens.core.comparison import Comparison, compare, types_up_to
 from nuclens.core.errors import InputError
-from nuclens.core.overlap import overlap
 from nuclens.core.pannuke_script import irregular, script_counts
 from nuclens.core.statistics import mean_of_defined, ratio
 
@@ -100,12 +99,8 @@ def pq_parts(truth: Integer[np.ndarray, "h w"], pred: Integer[np.ndarray, "h w"]
 
     Source: Kirillov et al., Panoptic Segmentation, CVPR 2019, eq. 1.
     """
-    if not 0.5 <= iou < 1:
-        raise InputError(f"pq: got iou={iou}; wanted [0.5, 1), below which a nucleus may have several partners")
-    table = overlap(truth, pred)
-    matched = table.iou[table.iou > iou]
-    tp = len(matched)
-    return PqParts(float(matched.sum()), tp, len(table.pred_areas) - tp, len(table.truth_areas) - tp)
+    parts = Panoptic(iou=iou).parts(compare(truth, pred))[0].tolist()
+    return PqParts(parts[0], *map(int, parts[1:4]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +109,7 @@ class Panoptic:
 
     Attributes:
         types: How many types are told apart; with 0, none.
-        iou: A pair matches strictly above it.
+        iou: A pair matches strictly above it; in [0.5, 1).
         rule: `exact`; `annotated`, undefined where nothing is annotated, so that false positives there cost
             nothing; `pannuke`, `hovernet` or `cellvit`, that as their published scripts have it, with their 1e-6,
             and PanNuke's with its ways with nuclei that overlap.
@@ -129,8 +124,10 @@ class Panoptic:
         """Summed IoU, true and false positives, false negatives, failures of the script: of all, then of each type.
 
         Raises:
-            InputError: A nucleus is of a type there is none of.
+            InputError: A nucleus is of a type there is none of, or `iou` is outside its range.
         """
+        if not 0.5 <= self.iou < 1:
+            raise InputError(f"pq: got iou={self.iou}; wanted [0.5, 1): below, a nucleus may have several partners")
         parts = np.zeros((1 + self.types, 5))
         table = image.overlap
         iou = table.iou
