@@ -26,7 +26,7 @@ class Golden:
     """The patches, and the published scripts' answers."""
 
     def __init__(self, folder: Path) -> None:
-        self.truth, self.pred = (np.load(folder / f"{side}.npz")["arr"][..., :5] for side in ("true", "pred"))
+        self.truth, self.pred = (np.load(folder / f"{side}.npz")["arr"] for side in ("true", "pred"))
         self.tissues = np.load(folder / "types.npy").tolist()
         names = ("official", "hovernet", "stardist", "cellvit")
         answers = [json.loads((folder / f"{name}.json").read_text()) for name in names]
@@ -34,7 +34,7 @@ class Golden:
 
     def images(self, chosen: list[int] | None = None) -> Iterator[Comparison]:
         for row in range(len(self.truth)) if chosen is None else chosen:
-            sides = from_layers(self.truth[row], self.tissues[row]), from_layers(self.pred[row])
+            sides = from_layers(self.truth[row], self.tissues[row], 5), from_layers(self.pred[row], count=5)
             yield Comparison(*sides, id=str(row))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Integer, UInt8
 
 from nuclens.core.errors import InputError, ShapeError
-from nuclens.core.layers import merge, planes_of, split
+from nuclens.core.layers import merge, need_layers, split
 from nuclens.core.overlap import Overlap, Runs, runs_of, tabulate
 from nuclens.core.pairing import Pairs, pair_all, pair_gated
 from nuclens.core.types import InstanceMap
@@ -34,8 +34,13 @@ class Nuclei:
     tissue: str = ""
 
 
-def from_layers(layers: Integer[np.ndarray, "h w types"], tissue: str = "") -> Nuclei:
-    """Nuclei given as one channel of ids for each type, as in PanNuke's files without their last channel.
+def from_layers(layers: Integer[np.ndarray, "h w types"], tissue: str = "", count: int | None = None) -> Nuclei:
+    """Nuclei given as one channel of ids for each type, as in PanNuke's files.
+
+    Args:
+        layers: Nuclei of type k + 1 by id in channel k, 0 is background.
+        tissue: Organ of the image.
+        count: How many channels are types: 5 of PanNuke's 6, the last of which is background.
 
     Raises:
         ShapeError: There are other than three axes.
@@ -46,8 +51,8 @@ def from_layers(layers: Integer[np.ndarray, "h w types"], tissue: str = "") -> N
         >>> nuclei.types[nuclei.labels].tolist()
         [[1, 2, 0]]
     """
-    labels, types, overlapping = merge(layers)
-    return Nuclei(labels, types, layers if overlapping else None, tissue=tissue)
+    labels, types, overlapping = merge(layers, count)
+    return Nuclei(labels, types, (layers[..., :count] if count else layers) if overlapping else None, tissue=tissue)
 
 
 def from_instances(found: InstanceMap, tissue: str = "") -> Nuclei:
@@ -214,6 +219,7 @@ def _planes(side: Nuclei, count: int) -> Integer[np.ndarray, "types h w"]:
     if side.layers is None:
         types = side.types if side.types is not None else np.zeros(int(side.labels.max(initial=0)) + 1, np.uint8)
         return split(side.labels, types, count)
-    planes = planes_of(side.layers)
+    need_layers(side.layers)
+    planes = np.ascontiguousarray(np.moveaxis(side.layers, 2, 0))
     missing = np.zeros((count - len(planes), *planes.shape[1:]), planes.dtype)
     return np.concatenate([planes, missing])

@@ -125,14 +125,14 @@ def runs_of(truth: Integer[np.ndarray, "h w"], pred: Integer[np.ndarray, "h w"])
     need_labels("truth", truth)
     need_labels("pred", pred)
     need_same_shape(truth, pred)
-    changes = np.empty(truth.shape, bool)
-    changes[:, :1] = True
-    np.not_equal(truth[:, 1:], truth[:, :-1], out=changes[:, 1:])
-    changes[:, 1:] |= pred[:, 1:] != pred[:, :-1]
+    flat = truth.reshape(-1), pred.reshape(-1)
+    changes = np.ones(truth.size, bool)
+    np.not_equal(flat[0][1:], flat[0][:-1], out=changes[1:])
+    changes[1:] |= flat[1][1:] != flat[1][:-1]
+    changes[:: max(truth.shape[1], 1)] = True
     starts = np.flatnonzero(changes)
     lengths = np.diff(starts, append=truth.size)
-    truth_rows, truth_ids = _numbered(truth.reshape(-1)[starts])
-    pred_rows, pred_ids = _numbered(pred.reshape(-1)[starts])
+    (truth_rows, truth_ids), (pred_rows, pred_ids) = (_numbered(ids[starts]) for ids in flat)
     return Runs((truth.shape[0], truth.shape[1]), starts, lengths, truth_rows, pred_rows, truth_ids, pred_ids)
 
 
