@@ -19,6 +19,7 @@ REASONS = {
     "cyclopts": "the command line: typed functions with docstrings become commands",
     "imagecodecs": "decodes what is inside a TIFF: JPEG, JPEG 2000, zstd and the like",
     "jaxtyping": "says dtype and axes of every array in its annotation",
+    "lap": "pairs nuclei one to one, optimally",
     "lightning": "Fabric: devices, mixed precision and several GPUs around our own loop",
     "nncf": "turns a trained network into 8-bit integers, once, when it is exported",
     "numpy": "all arrays",

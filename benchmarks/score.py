@@ -19,16 +19,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from nuclens import read_instances
 from nuclens.core.models import open_model
-from nuclens.core.pairing import Pairs, centroids, pair_gated
+from nuclens.core.pairing import Pairs, centroids, pair_all, pair_gated
 from nuclens.core.types import Instances, Sample
 from nuclens.datasets.pack import PLUGIN as PACK
-from nuclens.metrics.aji import aji_parts
-from nuclens.metrics.detection import DetectionParts, detection_parts
-from nuclens.metrics.dice import dice_parts
+from nuclens.metrics.aji import aji
+from nuclens.metrics.detection import Detection, nucleus_confusion
+from nuclens.metrics.dice import dice
 from nuclens.metrics.panoptic import pq_parts
 
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "scores.md"
@@ -111,28 +110,27 @@ def outlines(test: TestSet, pairs: list[tuple[Sample, Instances, np.ndarray]]) -
     scores = []
     for sample, _, labels in pairs:
         panoptic = pq_parts(sample.labels, labels)
-        overlap = (aji_parts(sample.labels, labels).value, dice_parts(sample.labels, labels).value)
+        overlap = (aji(sample.labels, labels), dice(sample.labels, labels))
         scores.append((panoptic.pq, panoptic.dq, panoptic.sq, *overlap))
     nuclei = sum(int(sample.labels.max()) for sample, _, _ in pairs)
     # An image without nuclei on either side has no score; it is left out of the mean, as PanNuke's rule has it.
-    means = np.nanmean(scores, axis=0)
-    pq, dq, sq, aji, dice = (float(mean) for mean in means)
-    return Row(test.title, len(pairs), nuclei, pq, dq, sq, aji, dice, test.seen)
+    pq, dq, sq, *others = np.nanmean(scores, axis=0).tolist()
+    return Row(test.title, len(pairs), nuclei, pq, dq, sq, others[0], others[1], test.seen)
 
 
 def type_scores(pairs: list[tuple[Sample, Instances, np.ndarray]]) -> dict[str, dict[str, float]]:
     scores = {}
     for rule in ("HoVer-Net's assignment", "repaired assignment"):
         for names, table in (("four types", OURS), ("merged types", MERGED)):
-            total = DetectionParts()
-            for sample, nuclei, _ in pairs:
-                total += typed(sample, nuclei, table, official=rule.startswith("HoVer"))
-            found = {name: total.f_type(index) for index, name in enumerate(table, start=1)}
-            scores[f"{names}, {rule}"] = {"F_d": total.f_detection, **found}
+            official = rule.startswith("HoVer")
+            total = sum(typed(sample, nuclei, table, official=official) for sample, nuclei, _ in pairs)
+            found = Detection(types=len(table), published=official).scores(np.asarray(total))
+            types = dict(zip(table, found["f_type"].tolist(), strict=True))
+            scores[f"{names}, {rule}"] = {"F_d": float(found["f_detection"]), **types}
     return scores
 
 
-def typed(sample: Sample, nuclei: Instances, table: dict[str, tuple[int, ...]], *, official: bool) -> DetectionParts:
+def typed(sample: Sample, nuclei: Instances, table: dict[str, tuple[int, ...]], *, official: bool) -> np.ndarray:
     ids = list(table)
     truth = np.zeros(256, np.uint8)
     for name, members in table.items():
@@ -141,15 +139,14 @@ def typed(sample: Sample, nuclei: Instances, table: dict[str, tuple[int, ...]], 
     types = np.array([0, *(ids.index(name) + 1 for name in predicted)], np.uint8)[nuclei.types]
     points = centroids(sample.labels, len(sample.types) - 1)
     pairs = (assigned if official else pair_gated)(points, nuclei.centroids - 0.5, RADIUS_PX)
-    return detection_parts(truth[sample.types[1:]], types, pairs)
+    return nucleus_confusion(truth[sample.types[1:]], types, pairs, len(table))
 
 
 def assigned(truth: np.ndarray, pred: np.ndarray, radius: float) -> Pairs:
     """HoVer-Net's pairs: all points by least summed distance, then those too far apart dropped."""
-    distances = np.linalg.norm(truth[:, None] - pred[None], axis=2)
-    rows, columns = linear_sum_assignment(distances)
-    near = distances[rows, columns] <= radius
-    return Pairs(rows[near], columns[near])
+    pairs, distances = pair_all(truth, pred)
+    near = distances <= radius
+    return Pairs(pairs.truth[near], pairs.pred[near])
 
 
 def page(rows: list[Row], types: dict[str, dict[str, float]], model: str) -> str:

@@ -11,9 +11,37 @@ class TestAji(MetricContract):
     name = "aji"
 
 
+class TestAjiPlus(MetricContract):
+    name = "aji_plus"
+
+
 class TestDice(MetricContract):
     name = "dice"
 
 
+class TestEnsembleDice(MetricContract):
+    name = "ensemble_dice"
+
+
+class TestDetectionAccuracy(MetricContract):
+    name = "detection_accuracy"
+
+
 class TestDetection(MetricContract):
     name = "detection"
+
+
+class TestSemantic(MetricContract):
+    name = "semantic"
+
+
+class TestCounts(MetricContract):
+    name = "counts"
+
+
+class TestCalibration(MetricContract):
+    name = "calibration"
+
+
+class TestImageLabel(MetricContract):
+    name = "image_label"

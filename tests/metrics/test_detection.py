@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import replace
-from math import isnan
+from typing import Any
 
 import numpy as np
 import pytest
 from jaxtyping import UInt8
 
-from nuclens.core.errors import InputError, ShapeError
-from nuclens.core.pairing import Pairs, centroids, pair_gated
-from nuclens.core.types import InstanceMap
-from nuclens.metrics.detection import PLUGIN, Detection, DetectionParts, TypeParts, detection_parts
+from nuclens.core.comparison import Comparison, Nuclei
+from nuclens.core.errors import InputError
+from nuclens.core.pairing import Pairs
+from nuclens.metrics.detection import Detection, nucleus_confusion
 
 
 def types(*ids: int) -> UInt8[np.ndarray, "n"]:
@@ -22,91 +21,71 @@ def joined(*pairs: tuple[int, int]) -> Pairs:
     return Pairs(columns[:, 0], columns[:, 1])
 
 
-def one_pixel_nuclei(*places: tuple[int, int, int]) -> InstanceMap:
+def one_pixel_nuclei(*places: tuple[int, int, int]) -> Nuclei:
     """Nuclei of one pixel each, as row, column and type."""
     labels = np.zeros((70, 70), np.int32)
     for label, (row, column, _) in enumerate(places, start=1):
         labels[row, column] = label
-    count = len(places)
-    return InstanceMap(
-        labels,
-        types(*(place[2] for place in places)),
-        np.ones(count, np.float32),
-        centroids(labels, count).astype(np.int32),
-        np.zeros((count, 0), np.float32),
-    )
+    return Nuclei(labels, types(0, *(place[2] for place in places)))
 
 
-def test_hand_vector() -> None:
-    """Distances are 10 and 12, and 12 counts; type 1 is right once, type 2 never."""
-    truth = one_pixel_nuclei((10, 10, 1), (10, 30, 2))
-    parts = PLUGIN.parts(truth, one_pixel_nuclei((20, 10, 1), (22, 30, 1), (60, 60, 2)))
-    assert (parts.tp, parts.fp, parts.fn) == (2, 1, 0)
-    assert parts.types == {1: TypeParts(right=1, wrong_pred=1), 2: TypeParts(wrong_truth=1, lone_pred=1)}
-    assert PLUGIN.total([parts]) == {"f_detection": 0.8, "type_accuracy": 0.5, "f_type_1": 0.5, "f_type_2": 0.0}
-    assert isnan(parts.f_type(3))
+def scores(metric: Detection, truth: Nuclei, pred: Nuclei) -> dict[str, Any]:
+    return {name: value.tolist() for name, value in metric.scores(metric.parts(Comparison(truth, pred))).items()}
 
 
 def test_the_radius_is_an_option() -> None:
     truth, pred = one_pixel_nuclei((10, 10, 1)), one_pixel_nuclei((16, 10, 1))
-    assert Detection(radius_px=6.0).parts(truth, pred).tp == 1
-    assert Detection(radius_px=5.9).parts(truth, pred).tp == 0
+    assert scores(Detection(radius_px=6.0), truth, pred)["f_detection"] == 1
+    assert scores(Detection(radius_px=5.9), truth, pred)["f_detection"] == 0
 
 
-def test_no_dummy_points() -> None:
-    """The published code puts a point at (0, 0) into an empty side, which a nucleus there would meet."""
-    corner, nothing = one_pixel_nuclei((2, 3, 1)), one_pixel_nuclei()
-    assert PLUGIN.parts(corner, nothing) == DetectionParts(fn=1, types={1: TypeParts(lone_truth=1)})
-    assert PLUGIN.parts(nothing, corner) == DetectionParts(fp=1, types={1: TypeParts(lone_pred=1)})
-    assert PLUGIN.parts(nothing, nothing) == DetectionParts()
+def test_a_nucleus_near_the_corner_meets_the_dummy_point_of_the_published_rule_only() -> None:
+    corner, far, nothing = one_pixel_nuclei((2, 3, 1)), one_pixel_nuclei((20, 30, 1)), one_pixel_nuclei()
+    published, repaired = Detection(types=1, published=True), Detection(types=1)
+    empty = {(corner, nothing): 1, (far, nothing): 0, (nothing, corner): 1, (nothing, nothing): 1}
+    for sides, pairs in empty.items():
+        assert published.parts(Comparison(*sides))[1:, 1:].sum() == pairs
+        assert repaired.parts(Comparison(*sides))[1:, 1:].sum() == 0
+    assert scores(published, corner, nothing)["f_untyped"] == 0
+    assert scores(published, nothing, nothing)["f_untyped"] == 1
+    assert scores(repaired, far, nothing)["f_detection"] == 0
 
 
 def test_weights() -> None:
     """Two right, one wrong, two lone ones: 4 / (4 + 2 + 2)."""
-    parts = detection_parts(types(1, 1, 1, 1), types(1, 1, 2, 1), joined((0, 0), (1, 1), (2, 2)))
-    assert parts.types[1] == TypeParts(right=2, wrong_truth=1, lone_pred=1, lone_truth=1)
-    assert parts.f_type(1) == 4 / 8
-    assert parts.f_type(2) == 0
-    assert parts.type_accuracy == 2 / 3
-    assert parts.f_detection == 6 / 8
+    confusion = nucleus_confusion(types(1, 1, 1, 1), types(1, 1, 2, 1), joined((0, 0), (1, 1), (2, 2)), 2)
+    found: dict[str, Any] = Detection(types=2).scores(confusion)
+    assert found["f_type"].tolist() == [4 / 8, 0]
+    assert found["precision_type"].tolist() == [2 / 3, 0]
+    assert found["recall_type"].tolist() == [2 / (2 + 2 + 1), pytest.approx(np.nan, nan_ok=True)]
+    assert (found["type_accuracy"], found["f_detection"]) == (2 / 3, 6 / 8)
 
 
 def test_unknown_true_type_says_nothing_and_no_predicted_type_is_a_miss() -> None:
-    parts = detection_parts(types(0, 1, 0), types(1, 0, 0), joined((0, 0), (1, 1), (2, 2)))
-    assert parts == DetectionParts(tp=3, types={1: TypeParts(wrong_truth=1)})
-    assert parts.type_accuracy == 0
+    confusion = nucleus_confusion(types(0, 1, 0), types(1, 0, 0), joined((0, 0), (1, 1), (2, 2)), 1)
+    assert confusion.tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 1]]
+    found: dict[str, Any] = Detection(types=1).scores(confusion)
+    assert (found["f_detection"], found["type_accuracy"], found["f_type"].tolist()) == (1, 0, [0])
 
 
-def test_exchanging_the_sides_swaps_the_faults() -> None:
+def test_exchanging_the_sides_turns_the_matrix() -> None:
     truth, pred, pairs = types(1, 2, 2, 3), types(1, 1, 2), joined((0, 0), (1, 1))
-    here = detection_parts(truth, pred, pairs)
-    there = detection_parts(pred, truth, Pairs(pairs.pred, pairs.truth))
-    assert (here.tp, here.fp, here.fn) == (there.tp, there.fn, there.fp)
-    assert [here.f_type(type_id) for type_id in (1, 2, 3)] == [there.f_type(type_id) for type_id in (1, 2, 3)]
+    here = nucleus_confusion(truth, pred, pairs, 3)
+    there = nucleus_confusion(pred, truth, Pairs(pairs.pred, pairs.truth), 3)
+    assert here.tolist() == there.T.tolist()
+    metric = Detection(types=3)
+    assert metric.scores(here)["f_type"].tolist() == metric.scores(there)["f_type"].tolist()
+    assert here[0, 0] == 0
 
 
-def test_images_are_pooled_before_dividing() -> None:
-    first = DetectionParts(tp=1, fp=1, types={2: TypeParts(right=1), 1: TypeParts(lone_pred=1)})
-    second = DetectionParts(tp=2, fn=3, types={2: TypeParts(1, 1, 1, 1, 1)})
-    pooled = first + second
-    assert pooled == DetectionParts(3, 1, 3, {1: TypeParts(lone_pred=1), 2: TypeParts(2, 1, 1, 1, 1)})
-    assert list(PLUGIN.total([first, second])) == ["f_detection", "type_accuracy", "f_type_1", "f_type_2"]
-    assert PLUGIN.total([first, second])["f_type_2"] == 4 / (4 + 4 + 2)
-
-
-def test_a_far_point_cannot_steal_a_partner() -> None:
+def test_a_far_point_steals_a_partner_by_the_published_rule_only() -> None:
     """Over all points, 30 + 13 px is less than 10 + 38 px, which leaves no pair within the radius."""
-    optimize = pytest.importorskip("scipy.optimize", reason="scipy is not installed: no official rule to compare with")
-    truth, pred = np.array([[0.0, 0.0], [0.0, 23.0]]), np.array([[0.0, 10.0], [30.0, 0.0]])
-    distances = np.hypot(*(truth[:, None] - pred[None]).transpose(2, 0, 1))
-    assert distances[optimize.linear_sum_assignment(distances)].tolist() == [30.0, 13.0]
-    pairs = pair_gated(truth, pred, 12.0)
-    assert (pairs.truth.tolist(), pairs.pred.tolist()) == ([0], [0])
+    truth, pred = one_pixel_nuclei((0, 0, 1), (0, 23, 1)), one_pixel_nuclei((0, 10, 1), (30, 0, 1))
+    assert scores(Detection(published=True), truth, pred)["f_detection"] == 0
+    assert scores(Detection(), truth, pred)["f_detection"] == 0.5
 
 
 def test_refusals() -> None:
-    nucleus = one_pixel_nuclei((1, 1, 1))
-    with pytest.raises(ShapeError):
-        PLUGIN.parts(nucleus, replace(nucleus, labels=nucleus.labels[:50]))
-    with pytest.raises(InputError, match="gaps"):
-        PLUGIN.parts(nucleus, replace(nucleus, labels=nucleus.labels * 2))
+    nucleus = one_pixel_nuclei((1, 1, 3))
+    with pytest.raises(InputError, match="id 3 occurs, wanted 0 to 2"):
+        Detection(types=2).parts(Comparison(nucleus, nucleus))

@@ -3,11 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64, Integer
 
 from nuclens.core.errors import InputError, ShapeError
+
+_DENSE = 4  # ids up to so many times the number of runs are ranked by a look-up array, which is faster than sorting
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """Pixels of two label maps as stretches of a row in which neither map changes.
+
+    Nuclei are numbered 1, 2, ... in the order of their ids, background is 0.
+    A nucleus is a hundred times more pixels than stretches, so whatever is
+    summed over pixels is summed over these instead.
+
+    Attributes:
+        shape: Of the maps.
+        starts: Flat index of the first pixel of each stretch, ascending; together they cover every pixel.
+        lengths: Pixels of each.
+        truth: Number of its true nucleus.
+        pred: Number of its predicted nucleus.
+        truth_ids: Id of true nucleus k at k - 1.
+        pred_ids: The same of the prediction.
+    """
+
+    shape: tuple[int, int]
+    starts: Int64[np.ndarray, "runs"]
+    lengths: Int64[np.ndarray, "runs"]
+    truth: Int64[np.ndarray, "runs"]
+    pred: Int64[np.ndarray, "runs"]
+    truth_ids: Int64[np.ndarray, "n_truth"]
+    pred_ids: Int64[np.ndarray, "n_pred"]
+
+    @property
+    def ids(self) -> tuple[Int64[np.ndarray, "n_truth"], Int64[np.ndarray, "n_pred"]]:
+        """Ids of both sides."""
+        return self.truth_ids, self.pred_ids
+
+    def areas(self, rows: Int64[np.ndarray, "runs"], count: int) -> Int64[np.ndarray, "n"]:
+        """Pixels of nuclei 1..count, where `rows` numbers them (`truth` or `pred`)."""
+        return np.bincount(rows, self.lengths, count + 1)[1:].astype(np.int64)
+
+    def centroids(self, rows: Int64[np.ndarray, "runs"], count: int) -> Float64[np.ndarray, "n 2"]:
+        """Mean (row, column) of the pixels of nuclei 1..count, where `rows` numbers them."""
+        lines, columns = np.divmod(self.starts, max(self.shape[1], 1))
+        middles = columns + (self.lengths - 1) / 2
+        sums = [np.bincount(rows, axis * self.lengths, count + 1)[1:] for axis in (lines, middles)]
+        means: Float64[np.ndarray, "n 2"] = np.stack(sums, axis=1) / self.areas(rows, count)[:, None]
+        return means
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,26 +100,65 @@ def overlap(truth: Integer[np.ndarray, "h w"], pred: Integer[np.ndarray, "h w"])
 
     Raises:
         ShapeError: The two maps differ in shape.
-        InputError: A label is negative.
+        InputError: They are no integers, or a label is negative.
 
     Example:
         >>> table = overlap(np.array([[3, 3, 0, 7]]), np.array([[9, 9, 9, 0]]))
         >>> table.shared.tolist(), table.truth_areas.tolist(), table.pred_areas.tolist()
         ([2], [2, 1], [3])
     """
+    return tabulate(runs_of(truth, pred))
+
+
+def runs_of(truth: Integer[np.ndarray, "h w"], pred: Integer[np.ndarray, "h w"]) -> Runs:
+    """Cut two label maps of the same pixels into stretches in which neither changes.
+
+    Raises:
+        ShapeError: The two maps differ in shape.
+        InputError: They are no integers, or a label is negative.
+
+    Example:
+        >>> runs = runs_of(np.array([[3, 3, 0, 7]]), np.array([[9, 9, 9, 0]]))
+        >>> runs.lengths.tolist(), runs.truth.tolist(), runs.pred.tolist()
+        ([2, 1, 1], [1, 0, 2], [1, 1, 0])
+    """
+    need_labels("truth", truth)
+    need_labels("pred", pred)
     need_same_shape(truth, pred)
-    if truth.min(initial=0) < 0 or pred.min(initial=0) < 0:
-        raise InputError("overlap: a label is negative; wanted 0 for background and ids from 1")
-    base = int(pred.max(initial=0)) + 1
-    codes = truth.ravel().astype(np.int64) * base + pred.ravel().astype(np.int64)
-    # Labels come in runs along a row: sorting runs instead of pixels is what makes this fast, whatever the ids.
-    starts = np.flatnonzero(np.diff(codes, prepend=-1))
-    pairs, pair_of_run = np.unique(codes[starts], return_inverse=True)
-    pixels = _sums(pair_of_run, np.diff(starts, append=codes.size), len(pairs))
-    truth_rows, truth_areas = _rows(pairs // base, pixels)
-    pred_rows, pred_areas = _rows(pairs % base, pixels)
-    both = (truth_rows >= 0) & (pred_rows >= 0)
-    return Overlap(truth_rows[both], pred_rows[both], pixels[both], truth_areas, pred_areas)
+    flat = truth.reshape(-1), pred.reshape(-1)
+    changes = np.ones(truth.size, bool)
+    np.not_equal(flat[0][1:], flat[0][:-1], out=changes[1:])
+    changes[1:] |= flat[1][1:] != flat[1][:-1]
+    changes[:: max(truth.shape[1], 1)] = True
+    starts = np.flatnonzero(changes)
+    lengths = np.diff(starts, append=truth.size)
+    (truth_rows, truth_ids), (pred_rows, pred_ids) = (_numbered(ids[starts]) for ids in flat)
+    return Runs((truth.shape[0], truth.shape[1]), starts, lengths, truth_rows, pred_rows, truth_ids, pred_ids)
+
+
+def tabulate(runs: Runs) -> Overlap:
+    """The contingency table of two maps that were cut into stretches."""
+    both = np.flatnonzero((runs.truth > 0) & (runs.pred > 0))
+    base = len(runs.pred_ids) + 1
+    codes, pair_of_run = np.unique(runs.truth[both] * base + runs.pred[both], return_inverse=True)
+    shared = np.bincount(pair_of_run, runs.lengths[both], len(codes)).astype(np.int64)
+    truth, pred = np.divmod(codes, base)
+    areas = runs.areas(runs.truth, len(runs.truth_ids)), runs.areas(runs.pred, len(runs.pred_ids))
+    return Overlap(truth - 1, pred - 1, shared, *areas)
+
+
+def need_labels(name: str, labels: Any) -> None:
+    """Check that something is a label map: a two-dimensional array of integers.
+
+    Raises:
+        InputError: It is of another kind.
+        ShapeError: It has other than two axes.
+    """
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
+        got = f"{labels.dtype} array" if isinstance(labels, np.ndarray) else type(labels).__name__
+        raise InputError(f"{name}: got {got}; wanted integer ids, 0 for background: use labels.astype(np.int32)")
+    if labels.ndim != 2:
+        raise ShapeError(f"{name}: got axes {labels.shape}; wanted (h, w), a label map of one image")
 
 
 def need_same_shape(truth: Integer[np.ndarray, "..."], pred: Integer[np.ndarray, "..."]) -> None:
@@ -85,15 +171,16 @@ def need_same_shape(truth: Integer[np.ndarray, "..."], pred: Integer[np.ndarray,
         raise ShapeError(f"label maps: truth is {truth.shape}, pred is {pred.shape}; wanted two maps of one image")
 
 
-def _rows(
-    ids: Int64[np.ndarray, "pairs"], pixels: Int64[np.ndarray, "pairs"]
-) -> tuple[Int64[np.ndarray, "pairs"], Int64[np.ndarray, "n"]]:
-    """Number of the nucleus each id stands for (-1 for background), and the area of every nucleus."""
-    # With a background put in front, it is row 0 whether or not the map has any.
-    found, rows = np.unique(np.append(ids, 0), return_inverse=True)
-    areas = _sums(rows[:-1], pixels, len(found))
-    return rows[:-1] - 1, areas[1:]
-
-
-def _sums(groups: Int64[np.ndarray, "k"], amounts: Int64[np.ndarray, "k"], count: int) -> Int64[np.ndarray, "count"]:
-    return np.bincount(groups, weights=amounts, minlength=count).astype(np.int64)
+def _numbered(ids: Integer[np.ndarray, "runs"]) -> tuple[Int64[np.ndarray, "runs"], Int64[np.ndarray, "n"]]:
+    """Number of each run's nucleus, 0 where it is background, and the ids in ascending order."""
+    low, high = int(ids.min(initial=0)), int(ids.max(initial=0))
+    if low < 0:
+        raise InputError(f"overlap: a label is negative ({low}); wanted 0 for background and ids from 1")
+    if high > _DENSE * len(ids) + 1000:
+        found, rows = np.unique(np.append(ids.astype(np.int64), 0), return_inverse=True)
+        return rows[:-1], found[1:]
+    present = np.zeros(high + 1, bool)
+    present[ids] = True
+    present[0] = False
+    numbers = np.cumsum(present) * present
+    return numbers[ids], np.flatnonzero(present)

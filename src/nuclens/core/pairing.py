@@ -1,16 +1,16 @@
-"""One-to-one pairs of points that lie near each other: as many as possible, then as close as possible."""
+"""One-to-one pairs of nuclei: near each other, overlapping, or nearest over all."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from heapq import heappop, heappush
 
+import lap
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
 from nuclens.core.errors import InputError
 
-ALONE = -1  # where a point's partner is asked for and it has none
+MOST_DISTANCES = 30_000_000  # of all points to all points: a quarter of a gigabyte
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,14 +30,43 @@ class Pairs:
         return len(self.truth)
 
 
+def assign(candidates: Pairs, gains: Float64[np.ndarray, "candidates"], shape: tuple[int, int]) -> Pairs:
+    """The one-to-one pairing of largest summed gain among candidate pairs; anyone may stay alone.
+
+    Memory and time grow with the candidates, not with all pairs there could be.
+
+    Args:
+        candidates: Pairs that are allowed, none twice.
+        gains: Of each, at least 0.
+        shape: Number of points on the two sides.
+
+    Example:
+        >>> pairs = assign(Pairs(np.array([0, 0, 1]), np.array([0, 1, 1])), np.array([5.0, 4.0, 3.0]), (2, 2))
+        >>> pairs.truth.tolist(), pairs.pred.tolist()
+        ([0, 1], [0, 1])
+
+    Source: shortest augmenting paths after Jonker and Volgenant, Computing 38, 1987, as the package lap has them.
+    """
+    if not len(candidates):
+        return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    (n, m), most = shape, float(gains.max())
+    # Staying alone is to be paired with a stand-in of oneself; stand-ins of a pair may be paired with each other.
+    rows = np.concatenate([candidates.truth, np.arange(n + m), candidates.pred + n])
+    columns = np.concatenate([candidates.pred, np.arange(n) + m, np.arange(m), candidates.truth + m])
+    costs = np.concatenate([most - gains, np.full(n, most), np.zeros(m + len(candidates))])
+    order = np.argsort(rows * (n + m) + columns)
+    starts = np.searchsorted(rows[order], np.arange(n + m + 1)).astype(np.int32)
+    partner, _ = lap.lapmod(n + m, costs[order], starts, columns[order].astype(np.int32), return_cost=False)
+    paired = np.flatnonzero(partner[:n] < m)
+    return Pairs(paired, partner[paired].astype(np.int64))
+
+
 def pair_gated(
     truth: Float64[np.ndarray, "n_truth 2"], pred: Float64[np.ndarray, "n_pred 2"], radius_px: float
 ) -> Pairs:
     """The largest one-to-one pairing of points within a radius, of the smallest summed distance.
 
-    Points farther apart than the radius are no candidates. The published
-    HoVer-Net rule assigns all points first and drops far pairs afterwards, so
-    that a far point can steal the partner of a near one; this is its repair.
+    Points farther apart than the radius are no candidates: the repair of `pair_all`.
 
     Args:
         truth: Positions in pixels.
@@ -51,22 +80,47 @@ def pair_gated(
         >>> pairs = pair_gated(np.array([[0.0, 0.0], [0.0, 9.0]]), np.array([[0.0, 5.0]]), 6.0)
         >>> pairs.truth.tolist(), pairs.pred.tolist()
         ([1], [0])
-
-    Source: shortest augmenting paths after Jonker and Volgenant, Computing 38, 1987.
     """
     if not 0 <= radius_px < np.inf:
         raise InputError(f"pairing: got a radius of {radius_px} px; wanted a finite one, at least 0")
     rows, columns, distances = _candidates(truth, pred, radius_px)
-    near: list[list[tuple[int, float]]] = [[] for _ in truth]
-    for row, column, distance in zip(rows.tolist(), columns.tolist(), distances.tolist(), strict=True):
-        near[row].append((column, distance))
-    # Dearer than any detour along a path of pairs, so that the number of pairs goes before their distance.
-    assignment = _Assignment(near, len(pred), alone_cost=(radius_px + 1) * (len(truth) + 1))
-    for row in range(len(truth)):
-        assignment.add(row)
-    partner = np.array(assignment.partner, np.int64)
-    paired = np.flatnonzero(partner != ALONE)
-    return Pairs(paired, partner[paired])
+    # One pair more gains more than all distances together, so that the number of pairs goes before their distance.
+    gains = (radius_px + 1) * (min(len(truth), len(pred)) + 1) - distances
+    return assign(Pairs(rows, columns), gains, (len(truth), len(pred)))
+
+
+def pair_all(
+    truth: Float64[np.ndarray, "n_truth 2"], pred: Float64[np.ndarray, "n_pred 2"]
+) -> tuple[Pairs, Float64[np.ndarray, "pairs"]]:
+    """The pairing of as many points as there are on the smaller side, of the smallest summed distance, and distances.
+
+    HoVer-Net's scripts pair all points so and drop the far pairs afterwards. A
+    far point can steal the partner of a near one, so there can be fewer pairs
+    than `pair_gated` finds.
+
+    Raises:
+        InputError: There are too many points to hold all their distances.
+
+    Example:
+        >>> pairs, distances = pair_all(np.array([[0.0, 0.0], [0.0, 9.0]]), np.array([[0.0, 5.0]]))
+        >>> pairs.truth.tolist(), pairs.pred.tolist(), distances.tolist()
+        ([1], [0], [4.0])
+
+    Source: Graham et al., Medical Image Analysis 58, 2019, and its evaluation script.
+    """
+    if len(truth) * len(pred) > MOST_DISTANCES:
+        raise InputError(
+            f"pairing: {len(truth)} x {len(pred)} distances do not fit into memory; the published rule needs them all, "
+            f"the repaired one does not: score with repaired=True, or cut the image"
+        )
+    if not len(truth) or not len(pred):
+        return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64)), np.zeros(0)
+    rows, columns = (truth[:, None, axis] - pred[None, :, axis] for axis in (0, 1))
+    distances = np.sqrt(rows * rows + columns * columns)
+    partner, _ = lap.lapjv(distances, extend_cost=True, return_cost=False)
+    paired = np.flatnonzero(partner >= 0)
+    pairs = Pairs(paired, partner[paired].astype(np.int64))
+    return pairs, distances[pairs.truth, pairs.pred]
 
 
 def centroids(labels: Int32[np.ndarray, "h w"], count: int) -> Float64[np.ndarray, "count 2"]:
@@ -111,79 +165,3 @@ def _candidates(
     distances = np.hypot(*(truth[rows] - pred[columns]).T)
     near = distances <= radius_px
     return rows[near], columns[near], distances[near]
-
-
-@dataclass(frozen=True, slots=True)
-class _Path:
-    """Shortest way to give one more row a column, or to let a row on the way stay alone.
-
-    Attributes:
-        length: Of the whole path.
-        reached: Distance of every row on the way.
-        came_from: Row that each column on the way was reached from.
-        row: The last row.
-        column: The free column after it, or `ALONE`.
-    """
-
-    length: float
-    reached: dict[int, float]
-    came_from: dict[int, int]
-    row: int
-    column: int
-
-
-class _Assignment:
-    """The cheapest one-to-one assignment of the rows added so far.
-
-    Rows and columns carry prices such that every edge costs at least the two
-    prices at its ends, and exactly that where it is used. A search never leaves
-    the connected group of the row it begins at.
-
-    Attributes:
-        partner: Column of each row, or `ALONE`.
-    """
-
-    def __init__(self, edges: list[list[tuple[int, float]]], columns: int, alone_cost: float) -> None:
-        self.partner = [ALONE] * len(edges)
-        self._edges = edges
-        self._alone_cost = alone_cost
-        self._owner = [ALONE] * columns
-        self._row_price = [0.0] * len(edges)
-        self._column_price = [0.0] * columns
-
-    def add(self, row: int) -> None:
-        """Assign one more row, moving earlier ones where that is cheaper."""
-        path = self._shortest(row)
-        for earlier, distance in path.reached.items():
-            self._row_price[earlier] += path.length - distance
-            if earlier != row:
-                self._column_price[self.partner[earlier]] -= path.length - distance
-        last, column = path.row, path.column
-        while True:
-            previous, self.partner[last] = self.partner[last], column
-            if column != ALONE:
-                self._owner[column] = last
-            if last == row:
-                return
-            column, last = previous, path.came_from[previous]
-
-    def _shortest(self, start: int) -> _Path:
-        """Search from a row by growing distance."""
-        reached = {start: 0.0}
-        came_from: dict[int, int] = {}
-        heap: list[tuple[float, int, int]] = []
-        row, length = start, 0.0
-        while True:
-            base = length - self._row_price[row]
-            heappush(heap, (base + self._alone_cost, ALONE, row))
-            for column, cost in self._edges[row]:
-                if column not in came_from:
-                    heappush(heap, (base + cost - self._column_price[column], column, row))
-            length, column, last = heappop(heap)
-            while column in came_from:
-                length, column, last = heappop(heap)
-            if column == ALONE or self._owner[column] == ALONE:
-                return _Path(length, reached, came_from, last, column)
-            came_from[column] = last
-            row = self._owner[column]
-            reached[row] = length

@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Integer
+from jaxtyping import Bool, Float64, Integer
 
-from nuclens.core.overlap import Overlap, overlap
-
-
-@dataclass(frozen=True, slots=True)
-class AjiParts:
-    """Pixels shared and pixels covered; those of several images add up.
-
-    Attributes:
-        shared: Pixels every true nucleus has in common with its best prediction.
-        union: Pixels those pairs cover, and all pixels of nuclei without partner.
-    """
-
-    shared: int = 0
-    union: int = 0
-
-    def __add__(self, other: AjiParts) -> AjiParts:
-        """Pixels of both."""
-        return AjiParts(self.shared + other.shared, self.union + other.union)
-
-    @property
-    def value(self) -> float:
-        """The index; NaN without any nucleus, 0 where only one side has some."""
-        return self.shared / self.union if self.union else math.nan
+from nuclens.core.comparison import Comparison, compare
+from nuclens.core.overlap import Overlap
+from nuclens.core.statistics import ratio
 
 
-def aji_parts(truth: Integer[np.ndarray, "h w"], pred: Integer[np.ndarray, "h w"]) -> AjiParts:
-    """Sum the pixels that the aggregated Jaccard index divides.
+def aji(truth: Integer[np.ndarray, "h w"], pred: Integer[np.ndarray, "h w"]) -> float:
+    """The aggregated Jaccard index; NaN without any nucleus, 0 where only one side has some.
 
     Every true nucleus takes the prediction of largest IoU, the lowest id among
     equals; one prediction may serve several. So ids matter at exact ties only,
@@ -48,20 +26,34 @@ def aji_parts(truth: Integer[np.ndarray, "h w"], pred: Integer[np.ndarray, "h w"
 
     Raises:
         ShapeError: The two maps differ in shape.
-        InputError: A label is negative.
+        InputError: A map is not of integers, or a label is negative.
 
     Example:
-        >>> aji_parts(np.array([[1, 1, 0, 2]]), np.array([[7, 7, 7, 0]]))
-        AjiParts(shared=2, union=4)
+        >>> aji(np.array([[1, 1, 0, 2]]), np.array([[7, 7, 7, 0]]))
+        0.5
 
     Source: Kumar et al., IEEE TMI 2017, algorithm 1, as corrected for the MoNuSeg challenge on 2018-07-17.
     """
-    table = overlap(truth, pred)
-    best = _best(table)
-    lone_truth = np.delete(table.truth_areas, table.truth[best])
-    lone_pred = np.delete(table.pred_areas, table.pred[best])
-    union = table.union[best].sum() + lone_truth.sum() + lone_pred.sum()
-    return AjiParts(int(table.shared[best].sum()), int(union))
+    return float(PLUGIN.scores(PLUGIN.parts(compare(truth, pred)))["aji"])
+
+
+@dataclass(frozen=True, slots=True)
+class Aji:
+    """Aggregated Jaccard index."""
+
+    symmetric: ClassVar[bool] = False
+
+    def parts(self, image: Comparison) -> Float64[np.ndarray, "2"]:
+        """Pixels true nuclei share with their best prediction; pixels those pairs and all nuclei without one cover."""
+        table = image.overlap
+        best = _best(table)
+        lone_truth = np.delete(table.truth_areas, table.truth[best])
+        lone_pred = np.delete(table.pred_areas, table.pred[best])
+        return np.array([table.shared[best].sum(), table.union[best].sum() + lone_truth.sum() + lone_pred.sum()], float)
+
+    def scores(self, parts: Float64[np.ndarray, "*batch 2"]) -> dict[str, np.ndarray]:
+        """`aji`; pixels of several images are summed before they are divided."""
+        return {"aji": ratio(parts[..., 0], parts[..., 1])}
 
 
 def _best(table: Overlap) -> Bool[np.ndarray, "pairs"]:
@@ -71,27 +63,6 @@ def _best(table: Overlap) -> Bool[np.ndarray, "pairs"]:
     best = np.zeros(len(order), bool)
     best[order[first]] = True
     return best
-
-
-@dataclass(frozen=True, slots=True)
-class Aji:
-    """Aggregated Jaccard index, pooled over images."""
-
-    typed: ClassVar[bool] = False
-    symmetric: ClassVar[bool] = False
-
-    def parts(self, truth: Integer[np.ndarray, "h w"], pred: Integer[np.ndarray, "h w"]) -> AjiParts:
-        """What one image contributes, from its two label maps.
-
-        Raises:
-            ShapeError: The two maps differ in shape.
-            InputError: A label is negative.
-        """
-        return aji_parts(truth, pred)
-
-    def total(self, parts: Iterable[AjiParts]) -> dict[str, float]:
-        """Scores of the images together: pixels are summed before they are divided."""
-        return {"aji": sum(parts, start=AjiParts()).value}
 
 
 PLUGIN = Aji()

@@ -1,45 +1,19 @@
-"""Dice of nucleus against background, whatever the separation into nuclei."""
+"""Dice and IoU of nucleus against background, whatever the separation into nuclei."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Float64, Integer
 
-from nuclens.core.overlap import need_same_shape
-
-
-@dataclass(frozen=True, slots=True)
-class DiceParts:
-    """Pixels of nuclei; those of several images add up.
-
-    Attributes:
-        shared: Nucleus in both maps.
-        truth: Nucleus in the reference.
-        pred: Nucleus in the prediction.
-    """
-
-    shared: int = 0
-    truth: int = 0
-    pred: int = 0
-
-    def __add__(self, other: DiceParts) -> DiceParts:
-        """Pixels of both."""
-        return DiceParts(self.shared + other.shared, self.truth + other.truth, self.pred + other.pred)
-
-    @property
-    def value(self) -> float:
-        """The coefficient; NaN without any nucleus, 0 where only one side has some."""
-        pixels = self.truth + self.pred
-        return 2 * self.shared / pixels if pixels else math.nan
+from nuclens.core.comparison import Comparison, compare
+from nuclens.core.statistics import ratio
 
 
-def dice_parts(truth: Integer[np.ndarray, "h w"], pred: Integer[np.ndarray, "h w"]) -> DiceParts:
-    """Count the nucleus pixels of two label maps and those they share.
+def dice(truth: Integer[np.ndarray, "h w"], pred: Integer[np.ndarray, "h w"]) -> float:
+    """Twice the shared nucleus pixels over those of both; NaN without any nucleus, 0 where only one side has some.
 
     Args:
         truth: Reference labels, 0 is background.
@@ -47,40 +21,32 @@ def dice_parts(truth: Integer[np.ndarray, "h w"], pred: Integer[np.ndarray, "h w
 
     Raises:
         ShapeError: The two maps differ in shape.
+        InputError: A map is not of integers, or a label is negative.
 
     Example:
-        >>> dice_parts(np.array([[1, 1, 0, 2]]), np.array([[7, 7, 7, 0]])).value
+        >>> dice(np.array([[1, 1, 0, 2]]), np.array([[7, 7, 7, 0]]))
         0.6666666666666666
 
     Source: Dice, Ecology 26, 1945.
     """
-    need_same_shape(truth, pred)
-    in_truth, in_pred = truth != 0, pred != 0
-    return DiceParts(
-        shared=int(np.count_nonzero(in_truth & in_pred)),
-        truth=int(np.count_nonzero(in_truth)),
-        pred=int(np.count_nonzero(in_pred)),
-    )
+    return float(PLUGIN.scores(PLUGIN.parts(compare(truth, pred)))["dice"])
 
 
 @dataclass(frozen=True, slots=True)
 class Dice:
-    """Binary Dice, pooled over images."""
+    """Binary Dice and IoU."""
 
-    typed: ClassVar[bool] = False
     symmetric: ClassVar[bool] = True
 
-    def parts(self, truth: Integer[np.ndarray, "h w"], pred: Integer[np.ndarray, "h w"]) -> DiceParts:
-        """What one image contributes, from its two label maps.
+    def parts(self, image: Comparison) -> Float64[np.ndarray, "3"]:
+        """Pixels that are nucleus in both maps, in the truth, in the prediction."""
+        table = image.overlap
+        return np.array([table.shared.sum(), table.truth_areas.sum(), table.pred_areas.sum()], float)
 
-        Raises:
-            ShapeError: The two maps differ in shape.
-        """
-        return dice_parts(truth, pred)
-
-    def total(self, parts: Iterable[DiceParts]) -> dict[str, float]:
-        """Scores of the images together: pixels are summed before they are divided."""
-        return {"dice": sum(parts, start=DiceParts()).value}
+    def scores(self, parts: Float64[np.ndarray, "*batch 3"]) -> dict[str, np.ndarray]:
+        """`dice` and `iou`; pixels of several images are summed before they are divided."""
+        shared, truth, pred = np.moveaxis(parts, -1, 0)
+        return {"dice": ratio(2 * shared, truth + pred), "iou": ratio(shared, truth + pred - shared)}
 
 
 PLUGIN = Dice()

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Float64, Integer
 
+from nuclens.core.comparison import Comparison, compare, types_up_to
 from nuclens.core.errors import InputError
-from nuclens.core.overlap import overlap
+from nuclens.core.pannuke_script import irregular, script_counts
+from nuclens.core.statistics import mean_of_defined, ratio
 
-OFFICIAL_TERM = 1e-6  # added to TP in SQ by the published HoVer-Net and PanNuke scripts
+TERM = 1e-6  # added to denominators by the published scripts
+RULES = ("exact", "annotated", "pannuke", "hovernet", "cellvit")
 
 
 @dataclass(frozen=True, slots=True)
 class PqScores:
     """The three numbers in which panoptic quality is told."""
 
-    dq: float
-    sq: float
-    pq: float
+    dq: Any
+    sq: Any
+    pq: Any
 
 
 @dataclass(frozen=True, slots=True)
 class PqParts:
-    """Counts of matched and unmatched nuclei; those of several images add up.
+    """Counts of matched and unmatched nuclei, of one image or, as arrays, of many; those of several images add up.
 
     Attributes:
         iou_sum: Of the matched pairs.
@@ -36,43 +37,45 @@ class PqParts:
         fn: True nuclei without partner.
     """
 
-    iou_sum: float = 0.0
-    tp: int = 0
-    fp: int = 0
-    fn: int = 0
+    iou_sum: Any = 0.0
+    tp: Any = 0
+    fp: Any = 0
+    fn: Any = 0
 
     def __add__(self, other: PqParts) -> PqParts:
         """Counts of both."""
         return PqParts(self.iou_sum + other.iou_sum, self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
 
     @property
-    def dq(self) -> float:
+    def dq(self) -> Any:
         """Detection quality, the F1 of the matching; NaN without any nucleus."""
-        weight = self.tp + self.fp / 2 + self.fn / 2
-        return self.tp / weight if weight else math.nan
+        return ratio(self.tp, self.tp + self.fp / 2 + self.fn / 2)[()]
 
     @property
-    def sq(self) -> float:
+    def sq(self) -> Any:
         """Mean IoU of the matched pairs; 0 where none matched, NaN without any nucleus."""
-        return self.iou_sum / self.tp if self.tp else self.dq
+        return np.where(self.tp, ratio(self.iou_sum, self.tp), self.dq)[()]
 
     @property
-    def pq(self) -> float:
+    def pq(self) -> Any:
         """Panoptic quality, DQ times SQ; NaN without any nucleus."""
         return self.dq * self.sq
 
-    def official(self) -> PqScores:
+    def official(self, rule: str = "pannuke") -> PqScores:
         """The numbers the published PanNuke script gives, for one image or one type of it.
 
-        They differ from the exact ones by 1e-6 in SQ's denominator, and are
-        NaN wherever nothing is annotated: false positives there cost nothing.
+        They differ from the exact ones by 1e-6 in SQ's denominator, with the
+        rule `cellvit` in DQ's too, and are NaN wherever nothing is annotated:
+        false positives there cost nothing. With `annotated` that is all.
 
         Source: Gamper et al., PanNuke dataset extension, 2020, and its evaluation script.
         """
-        if not self.tp + self.fn:
-            return PqScores(math.nan, math.nan, math.nan)
-        sq = self.iou_sum / (self.tp + OFFICIAL_TERM)
-        return PqScores(self.dq, sq, self.dq * sq)
+        annotated = np.where(np.asarray(self.tp + self.fn) > 0, 1.0, np.nan)[()]
+        if rule == "annotated":
+            return PqScores(self.dq * annotated, self.sq * annotated, self.pq * annotated)
+        weight = self.tp + self.fp / 2 + self.fn / 2 + (TERM if rule == "cellvit" else 0.0)
+        dq, sq = annotated * ratio(self.tp, weight)[()], annotated * self.iou_sum / (self.tp + TERM)
+        return PqScores(dq, sq, dq * sq)
 
 
 def pq_parts(truth: Integer[np.ndarray, "h w"], pred: Integer[np.ndarray, "h w"], *, iou: float = 0.5) -> PqParts:
@@ -88,7 +91,7 @@ def pq_parts(truth: Integer[np.ndarray, "h w"], pred: Integer[np.ndarray, "h w"]
 
     Raises:
         ShapeError: The two maps differ in shape.
-        InputError: `iou` is outside its range, or a label is negative.
+        InputError: `iou` is outside its range, a map is not of integers, or a label is negative.
 
     Example:
         >>> pq_parts(np.array([[1, 1, 0, 2]]), np.array([[7, 7, 7, 0]]))
@@ -96,39 +99,74 @@ def pq_parts(truth: Integer[np.ndarray, "h w"], pred: Integer[np.ndarray, "h w"]
 
     Source: Kirillov et al., Panoptic Segmentation, CVPR 2019, eq. 1.
     """
-    if not 0.5 <= iou < 1:
-        raise InputError(f"pq: got iou={iou}; wanted [0.5, 1), below which a nucleus may have several partners")
-    table = overlap(truth, pred)
-    matched = table.iou[table.iou > iou]
-    tp = len(matched)
-    return PqParts(float(matched.sum()), tp, len(table.pred_areas) - tp, len(table.truth_areas) - tp)
+    parts = Panoptic(iou=iou).parts(compare(truth, pred))[0].tolist()
+    return PqParts(parts[0], *map(int, parts[1:4]))
 
 
 @dataclass(frozen=True, slots=True)
 class Panoptic:
-    """Panoptic quality with its two factors, pooled over images.
+    """Panoptic quality with its two factors: of all nuclei together, and of each type against its own.
 
     Attributes:
-        iou: A pair matches strictly above it.
+        types: How many types are told apart; with 0, none.
+        iou: A pair matches strictly above it; in [0.5, 1).
+        rule: `exact`; `annotated`, undefined where nothing is annotated, so that false positives there cost
+            nothing; `pannuke`, `hovernet` or `cellvit`, that as their published scripts have it, with their 1e-6,
+            and PanNuke's with its ways with nuclei that overlap.
     """
 
+    types: int = 0
     iou: float = 0.5
-    typed: ClassVar[bool] = False
+    rule: str = "exact"
     symmetric: ClassVar[bool] = True
 
-    def parts(self, truth: Integer[np.ndarray, "h w"], pred: Integer[np.ndarray, "h w"]) -> PqParts:
-        """What one image contributes, from its two label maps.
+    def parts(self, image: Comparison) -> Float64[np.ndarray, "1+types 5"]:
+        """Summed IoU, true and false positives, false negatives, failures of the script: of all, then of each type.
 
         Raises:
-            ShapeError: The two maps differ in shape.
-            InputError: A label is negative.
+            InputError: A nucleus is of a type there is none of, or `iou` is outside its range.
         """
-        return pq_parts(truth, pred, iou=self.iou)
+        if not 0.5 <= self.iou < 1:
+            raise InputError(f"pq: got iou={self.iou}; wanted [0.5, 1): below, a nucleus may have several partners")
+        parts = np.zeros((1 + self.types, 5))
+        table = image.overlap
+        iou = table.iou
+        matched = iou[iou > self.iou]
+        parts[0, :4] = matched.sum(), len(matched), len(table.pred_areas), len(table.truth_areas)
+        if self.types:
+            table, truth, pred = image.within_types
+            truth, pred = types_up_to(self.types, truth, pred)
+            iou = table.iou
+            matched = iou > self.iou
+            kinds, size = truth[table.truth][matched], self.types + 1
+            parts[1:, 0] = np.bincount(kinds, iou[matched], size)[1:]
+            for column, of in ((1, kinds), (2, pred), (3, truth)):
+                parts[1:, column] = np.bincount(of, minlength=size)[1:]
+        parts[:, 2:4] -= parts[:, 1:2]
+        if self.rule == "pannuke" and irregular(image):
+            counted = script_counts(image)
+            parts[0, 4] = counted is None
+            parts[0, :4] = counted or parts[0, :4]
+        return parts
 
-    def total(self, parts: Iterable[PqParts]) -> dict[str, float]:
-        """Scores of the images together: counts are summed before anything is divided."""
-        pooled = sum(parts, start=PqParts())
-        return {"dq": pooled.dq, "sq": pooled.sq, "pq": pooled.pq}
+    def scores(self, parts: Float64[np.ndarray, "*batch 1+types 5"]) -> dict[str, np.ndarray]:
+        """`dq`, `sq`, `pq` of all nuclei; of each type with `_type`; with `m` their mean over types."""
+        if self.rule not in RULES:
+            raise InputError(f"panoptic: no rule {self.rule!r}; there are {', '.join(RULES)}")
+        counts: Any = PqParts(*np.moveaxis(parts, -1, 0)[:4])
+        if self.rule != "exact":
+            counts = counts.official(self.rule)
+        values = {name: getattr(counts, name) for name in ("dq", "sq", "pq")}
+        scores = {name: value[..., 0] for name, value in values.items()}
+        if self.types:
+            scores |= {f"{name}_type": value[..., 1:] for name, value in values.items()}
+            scores |= {f"m{name}": mean_of_defined(value[..., 1:]) for name, value in values.items()}
+        return scores
+
+    def notes(self, parts: Float64[np.ndarray, "1+types 5"]) -> tuple[str, ...]:
+        """On how many images the published script would have ended with an error."""
+        failed = int(parts[0, 4])
+        return (f"the published script stops on {failed} images; they are scored by its rule",) if failed else ()
 
 
 PLUGIN = Panoptic()
