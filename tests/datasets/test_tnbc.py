@@ -1,0 +1,7 @@
+from __future__ import annotations
+
+from nuclens.testing.datasets import DatasetContract
+
+
+class TestTnbc(DatasetContract):
+    name = "tnbc"
