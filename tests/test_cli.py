@@ -19,7 +19,10 @@ from nuclens import __version__, cli
 from nuclens.core.errors import CheckpointError, MissingExtraError
 
 GOLDEN = Path(__file__).parent / "golden"
-COMMANDS = ("segment", "demo", "train", "export", "doctor")
+COMMANDS = (
+    *("segment", "demo", "train", "export", "doctor", "data"),
+    *(f"data {command}" for command in ("list", "info", "verify", "example", "convert", "preview")),
+)
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
 Run = Callable[..., tuple[int, str, str]]
 
@@ -62,10 +65,10 @@ def lines(text: str) -> list[str]:
 
 @pytest.mark.parametrize("command", ["nuclens", *COMMANDS])
 def test_help_reads_well_at_80_columns(nuclens: Run, command: str) -> None:
-    code, out, err = nuclens(*([] if command == "nuclens" else [command]), "--help")
+    code, out, err = nuclens(*([] if command == "nuclens" else command.split()), "--help")
     assert (code, err) == (0, "")
     assert max(map(len, lines(out))) <= 80
-    golden = GOLDEN / f"help_{command}.txt"
+    golden = GOLDEN / f"help_{command.replace(' ', '_')}.txt"
     assert lines(out) == lines(golden.read_text(encoding="utf-8")), f"if it reads better now, write it to {golden.name}"
 
 

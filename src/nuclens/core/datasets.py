@@ -167,13 +167,14 @@ class Dataset:
         card: What is known of it.
         open: The samples below a folder; reads no pixels. CorruptDatasetError where there are none.
         write_example: Writes a made, tiny data set of the same layout into an existing folder.
-        write: Writes samples in its layout into an existing folder, keeping what the layout can; None if it cannot.
+        write: Writes samples in its layout into an existing folder, keeping what the layout can, and says which id each
+            sample has there; None if nothing is written in this layout.
     """
 
     card: DatasetCard
     open: Callable[[Path], Samples]
     write_example: Callable[[Path], None]
-    write: Callable[[Path, Samples], None] | None = None
+    write: Callable[[Path, Samples], tuple[str, ...]] | None = None
 
 
 DATASETS: Kind[Dataset] = Kind("nuclens.datasets")

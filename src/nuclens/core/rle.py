@@ -26,7 +26,7 @@ def run_lengths(labels: Integer[np.ndarray, "h w"]) -> dict[int, list[int]]:
     for rows in np.split(order, np.flatnonzero(np.diff(ids[order])) + 1) if len(order) else ():
         if ids[rows[0]]:
             bounds = np.stack([starts[rows], ends[rows]], axis=1).reshape(-1)
-            tail = [] if bounds[-1] == flat.size else [flat.size]
+            tail = bounds[:0] if bounds[-1] == flat.size else [flat.size]
             counts[int(ids[rows[0]])] = np.diff(np.concatenate([[0], bounds, tail])).tolist()
     return counts
 

@@ -149,7 +149,7 @@ def _drawn(ring: Shaped[np.ndarray, "v 2"], height: int, width: int) -> Int64[np
     return pixels
 
 
-def write(root: Path, samples: Samples) -> None:
+def write(root: Path, samples: Samples) -> tuple[str, ...]:
     """Write samples as PNG and one JSON file per split.
 
     Raises:
@@ -173,6 +173,7 @@ def write(root: Path, samples: Samples) -> None:
         document = {"images": images, "annotations": annotations, "categories": kinds}
         with replacing(root / "annotations" / f"instances_{split or 'all'}.json") as temporary:
             temporary.write_bytes(orjson.dumps(document))
+    return samples.ids
 
 
 def _image(number: int, entry: Entry, sample: Sample) -> _Json:

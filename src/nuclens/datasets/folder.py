@@ -124,7 +124,7 @@ def _color(text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def write(root: Path, samples: Samples) -> None:
+def write(root: Path, samples: Samples) -> tuple[str, ...]:
     """Write samples as PNG and NPZ, with index and table of types; nothing is lost.
 
     Raises:
@@ -145,6 +145,7 @@ def write(root: Path, samples: Samples) -> None:
     if kinds := samples.schema.types:
         colors = [(k, kind.name, f"#{bytes(kind.color).hex()}") for k, kind in enumerate(kinds, start=1)]
         _write_rows(root / CLASSES, ("id", "name", "color"), colors)
+    return samples.ids
 
 
 def _write_rows(path: Path, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:

@@ -113,7 +113,7 @@ def _whole(entry: Entry, path: Path, part: Shaped[np.ndarray, "h w c"], most: in
     return part
 
 
-def write(root: Path, samples: Samples) -> None:
+def write(root: Path, samples: Samples) -> tuple[str, ...]:
     """Write samples as folds of integer arrays; a split that is no fold goes into fold 1.
 
     Overlapping nuclei are kept where the samples have `layers`. Nuclei whose
@@ -125,6 +125,7 @@ def write(root: Path, samples: Samples) -> None:
     """
     names = CARD.schema.names
     channel = np.array([names.index(name) if name in names else -1 for name in samples.schema.names], np.int64)
+    ids = [""] * len(samples)
     for fold in sorted({_fold_of(entry) for entry in samples.entries}):
         rows = [index for index, entry in enumerate(samples.entries) if _fold_of(entry) == fold]
         height, width = samples[rows[0]].labels.shape
@@ -143,7 +144,9 @@ def write(root: Path, samples: Samples) -> None:
                 )
             need_named_types(sample, samples.schema)
             images[row], masks[row] = sample.rgb, _channels(sample, channel)
+            ids[index] = f"{fold}_{row:04d}"
         np.save(folders[0] / "types.npy", np.array([samples.entries[index].tissue for index in rows], np.str_))
+    return tuple(ids)
 
 
 def _fold_of(entry: Entry) -> str:

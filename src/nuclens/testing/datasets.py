@@ -99,10 +99,9 @@ class DatasetContract:
             assert sample.types.dtype == np.uint8
             assert sample.types.shape == (count + 1,)
             assert sample.types[0] == 0
-            assert sample.ignore is None or (sample.ignore.dtype.kind, sample.ignore.shape) == (
-                "b",
-                sample.labels.shape,
-            )
+            if sample.ignore is not None:
+                assert sample.ignore.dtype == bool
+                assert sample.ignore.shape == sample.labels.shape
             if sample.layers is not None:
                 np.testing.assert_array_equal(sample.layers.any(axis=2), sample.labels > 0)
 
