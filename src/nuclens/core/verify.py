@@ -61,6 +61,9 @@ def verify(dataset: Dataset, root: Path, report: Callable[[Progress], None] = la
                 (problems if leaks else notes).append(f"{same}, of split {first.split!r}; drop one" if leaks else same)
         report(Progress("verify", done, len(samples)))
     problems += _groups_in_two_splits(root, samples)
+    known = dataset.card.tissues
+    if strange := sorted({entry.tissue for entry in samples.entries} - {*known}) if known else []:
+        notes.append(f"{root}: tissues {', '.join(map(repr, strange))}; known are {', '.join(known)}")
     notes += [
         f"{root}: {images[split]} images{f' of {split}' if split else ''}; {count} are published"
         for split, count in dataset.card.images.items()

@@ -52,9 +52,9 @@ def _types(entry: Entry, types: Shaped[np.ndarray, "n 1"], count: int) -> Shaped
     """Types in ascending order of the ids, which may have gaps."""
     known = len(CARD.schema.types)
     if types.size != count or not np.isin(types, np.arange(1, known + 1)).all():
+        values = ", ".join(f"{value:g}" for value in np.unique(types)[:10])
         raise CorruptDatasetError(
-            f"{entry.labels}: {types.size} types from {types.min(initial=0):g} to {types.max(initial=0):g} for "
-            f"{count} nuclei; wanted one from 1 to {known} for each"
+            f"{entry.labels}: {types.size} types ({values}) for {count} nuclei; wanted one from 1 to {known} for each"
         )
     return types.reshape(-1).astype(np.uint8)
 

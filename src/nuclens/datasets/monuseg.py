@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +20,7 @@ from nuclens.core.made import made_nuclei
 from nuclens.core.types import Sample
 from nuclens.datasets import pack
 
+_PART = re.compile(r"(?:^|[^a-z]|MoNuSeg)(train|test)", re.IGNORECASE)
 _WANTED = "wanted Aperio's XML: Region elements with Vertex X Y"
 
 
@@ -73,11 +75,18 @@ def _open(root: Path) -> Samples:
     images = [path for folder in folders for path in folder.glob("*.tif")]
     found = []
     for name, image, labels in pairs(images, xml, expected=min(xml, default=root / "x.xml")):
-        place = labels if labels in xml else image
-        split = "test" if "test" in f"{root.name}/{place.relative_to(root)}".lower() else "train"
+        split = _split(root, labels if labels in xml else image)
         found.append(Entry(name, image, labels, patient(name), split))
     found.sort(key=lambda entry: (entry.split == "test", entry.id))
     return Samples(need_some(found, root, CARD), _read, CARD.schema)
+
+
+def _split(root: Path, path: Path) -> str:
+    """The part that the nearest folder with a telling name is of."""
+    for name in (*reversed(path.relative_to(root).parts[:-1]), root.resolve().name):
+        if said := _PART.search(name):
+            return said[1].lower()
+    return "train"
 
 
 def _read(entry: Entry) -> Sample:
