@@ -20,7 +20,8 @@ def save(path: Path, array: np.ndarray, **options: Any) -> Path:
     if path.suffix == ".npy":
         np.save(path, array, **options)
     elif path.suffix == ".npz":
-        np.savez(path, **{options.get("key", "labels"): array})
+        arrays: dict[str, Any] = {options.get("key", "labels"): array}
+        np.savez(path, **arrays)
     elif path.suffix == ".png":
         assert cv2.imwrite(str(path), array)
     else:

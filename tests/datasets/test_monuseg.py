@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ class TestMoNuSeg(DatasetContract):
     name = "monuseg"
 
 
-def write(root: Path, *polygons: list[tuple[float, float]], name: str = "TCGA-AA-0001-01Z-00-DX1") -> Path:
+def write(root: Path, *polygons: Sequence[tuple[float, float]], name: str = "TCGA-AA-0001-01Z-00-DX1") -> Path:
     """A grey picture of 40 x 50 with outlines given as (x, y)."""
     rings = ["".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in polygon) for polygon in polygons]
     text = "".join(f"<Region><Vertices>{ring}</Vertices></Region>" for ring in rings)
