@@ -105,6 +105,13 @@ def test_cut_files_are_told(tmp_path: Path, suffix: str, keep: float) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_headers_with_an_open_bracket_are_told(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.npy", IDS)
+    path.write_bytes(path.read_bytes().replace(b"(3, 3)", b"(3, 3 "))
+    with pytest.raises(CorruptDatasetError, match=r"a\.npy: cannot be read"):
+        read_labels(path)
+
+
 def test_no_file_and_no_such_kind(tmp_path: Path) -> None:
     with pytest.raises(CorruptDatasetError, match=r"a\.npy: no such file"):
         read_labels(tmp_path / "a.npy")

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from zipfile import BadZipFile, ZipFile
 
 import cv2
@@ -30,7 +31,7 @@ KEYS = (
 # What NumPy, tifffile and the codecs were seen to raise on damaged bytes.
 _DAMAGE = (
     *(OSError, ValueError, LookupError, TypeError, EOFError, ArithmeticError, AttributeError, AssertionError),
-    *(RuntimeError, MemoryError, struct.error, zlib.error, BadZipFile),
+    *(RuntimeError, MemoryError, SyntaxError, TokenError, struct.error, zlib.error, BadZipFile),
 )
 
 

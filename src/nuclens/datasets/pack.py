@@ -12,6 +12,7 @@ import csv
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tokenize import TokenError
 from zipfile import BadZipFile
 
 import cv2
@@ -28,7 +29,10 @@ from nuclens.core.types import Sample
 IMAGE_SUFFIXES = (".png", ".webp", ".jpg")
 INDEX = "index.csv"
 # What NumPy was seen to raise; TypeError is a lone array that is called an archive.
-_BAD_NPZ = (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error)
+_BAD_NPZ = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, SyntaxError),
+    *(TokenError, BadZipFile, zlib.error),
+)
 
 
 def holds(root: Path) -> bool:

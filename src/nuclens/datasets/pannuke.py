@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from jaxtyping import Int32, Integer, Shaped, UInt8
@@ -94,7 +95,7 @@ def _mapped(path: Path, wanted: str, *, axes: int, kinds: str = "uif") -> Shaped
     """An array that stays on disk until it is sliced."""
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, OverflowError) as error:
+    except (OSError, ValueError, EOFError, OverflowError, SyntaxError, TokenError) as error:
         line = " ".join(str(error).split())
         objects = "; load it once with allow_pickle=True and save it as text" if "bject" in line else ""
         raise CorruptDatasetError(f"{path}: cannot be read ({line:.120}); wanted {wanted}{objects}") from error

@@ -17,6 +17,8 @@ from nuclens.core.errors import CorruptDatasetError, InputError
 from nuclens.core.types import Sample
 from nuclens.core.verify import verify
 
+_WRONG_BYTES = 40
+
 
 class DatasetContract:
     """The promises of a data set, asked of the example it writes itself.
@@ -152,6 +154,26 @@ class DatasetContract:
                     list(self.opened(root))
                 assert str(caught.value).startswith(f"{path}: ")
                 assert "\n" not in str(caught.value)
+            path.write_bytes(whole)
+
+    def test_wrong_bytes_are_told_or_harmless(self, root: Path) -> None:
+        """No damage ends in anything but a data set or our own error, in one line."""
+        rng = np.random.default_rng(0)
+        files = _files(root)
+        for _ in range(_WRONG_BYTES):
+            path = files[rng.integers(len(files))]
+            whole = path.read_bytes()
+            damaged = bytearray(whole)
+            # Most of what decoders trust stands in the first bytes.
+            for place in rng.integers(min(len(damaged), rng.choice([40, 200, 10**6])), size=rng.choice([1, 3])):
+                damaged[place] = rng.integers(256)
+            path.write_bytes(damaged[: rng.integers(len(damaged))] if rng.random() < 0.3 else damaged)
+            try:
+                list(self.opened(root))
+            except CorruptDatasetError as error:
+                told = str(error)
+                assert "\n" not in told
+                assert told.startswith(str(root))
             path.write_bytes(whole)
 
     def test_a_folder_of_another_kind_is_told(self, tmp_path: Path) -> None:
