@@ -9,9 +9,11 @@ from nuclens.core.datasets import (
     DATASETS,
     Entry,
     Samples,
+    below,
     listed_ids,
     need_named_types,
     pairs,
+    pictures,
     read_rgb,
     schema_of,
     untyped_sample,
@@ -74,6 +76,15 @@ def test_files_are_paired_by_name_whatever_their_order() -> None:
     ]
     with pytest.raises(CorruptDatasetError, match=r"a\.png: same name as i/a\.jpg; remove one"):
         list(pairs([Path("i/a.png"), Path("i/a.jpg")], [], expected=Path("l/x.npy")))
+
+
+def test_hidden_files_are_left_out(tmp_path: Path) -> None:
+    for name in ("__MACOSX/d/._a.xml", "d/a.xml", "d/.hidden.png", "d/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert below(tmp_path, "*.xml", depth=3) == [tmp_path / "d" / "a.xml"]
+    assert below(tmp_path, "*.xml", depth=0) == []
+    assert pictures((tmp_path / "d").iterdir()) == [tmp_path / "d" / "b.png"]
 
 
 def test_pixels_come_back_with_their_colours(tmp_path: Path) -> None:

@@ -152,6 +152,13 @@ def test_masks_are_cut_at_half(tmp_path: Path, values: list[list[int]], bright: 
     assert read_mask(save(tmp_path / "a.png", np.array(values, np.uint8))).astype(int).tolist() == bright
 
 
+def test_a_mask_may_be_a_photograph(tmp_path: Path) -> None:
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:24, 8:24] = 255
+    cv2.imwrite(str(tmp_path / "a.jpg"), mask)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.jpg"), mask > 0)
+
+
 def test_pieces_that_meet_at_a_corner_are_two() -> None:
     mask: Int32[np.ndarray, "h w"] = np.array([[1, 0, 1], [0, 1, 1], [0, 0, 0]], np.int32)
     assert pieces(mask > 0).tolist() == [[1, 0, 2], [0, 2, 2], [0, 0, 0]]

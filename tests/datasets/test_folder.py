@@ -86,6 +86,14 @@ def test_a_class_that_is_not_in_the_table_is_told_and_how_to_add_it(root: Path) 
         opened(root)[0]
 
 
+def test_outlines_of_another_frame_are_told(root: Path) -> None:
+    (root / "labels" / "a.geojson").write_text(
+        QUPATH.replace("[3,0],[4,0],[4,3],[3,3],[3,0]", "[4,0],[5,0],[5,3],[4,0]")
+    )
+    with pytest.raises(CorruptDatasetError, match=r"a\.geojson: 1 of 2 outlines lie outside the image of 3 x 4 pixels"):
+        opened(root)[0]
+
+
 def test_a_table_without_outlines_is_refused(root: Path) -> None:
     instances = from_labels(np.array([[1]], np.int32), np.array([0, 0], np.uint8), named_schema(root, []))
     FORMATS.get("csv").write(root / "labels" / "a.csv", instances)

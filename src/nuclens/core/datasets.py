@@ -205,13 +205,14 @@ def listed_ids(path: Path) -> list[str]:
 
 
 def below(root: Path, pattern: str, depth: int) -> list[Path]:
-    """What matches a pattern in a folder or up to so many levels below it, sorted."""
-    return sorted({path for level in range(depth + 1) for path in root.glob("*/" * level + pattern)})
+    """What matches a pattern in a folder or up to so many levels below it, sorted, without hidden files."""
+    found = {path for level in range(depth + 1) for path in root.glob("*/" * level + pattern)}
+    return sorted(path for path in found if not path.name.startswith("."))
 
 
 def pictures(paths: Iterable[Path]) -> list[Path]:
-    """Those of some files that are pictures by their names."""
-    return [path for path in paths if path.suffix.lower() in PICTURES]
+    """Those of some files that are pictures by their names, and not hidden."""
+    return [path for path in paths if path.suffix.lower() in PICTURES and not path.name.startswith(".")]
 
 
 def need_some(entries: Sequence[Entry], root: Path, card: DatasetCard) -> tuple[Entry, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 import tifffile
 from jaxtyping import Bool, Int32, Shaped
 
+from nuclens.core.datasets import read_rgb
 from nuclens.core.errors import CorruptDatasetError, DataError, InputError
 from nuclens.core.headers import bare_png, picture_header
 from nuclens.core.labels import whole_ids
@@ -54,7 +55,8 @@ def read_mask(path: Path) -> Bool[np.ndarray, "h w"]:
     Raises:
         CorruptDatasetError: It is absent, damaged or no mask of one channel.
     """
-    mask = read_labels(path)
+    known = path.suffix.lower() in SUFFIXES
+    mask = read_labels(path) if known else read_rgb(path).max(axis=2)  # cut at half, a photograph does no harm
     bright: np.ndarray = 2 * mask.astype(np.int64) > mask.max(initial=0)
     return bright
 

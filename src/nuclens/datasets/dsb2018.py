@@ -14,11 +14,11 @@ from nuclens.core.datasets import (
     below,
     need_some,
     read_rgb,
-    untyped_sample,
     write_png,
 )
 from nuclens.core.errors import CorruptDatasetError
 from nuclens.core.labelfiles import read_mask
+from nuclens.core.labels import compact
 from nuclens.core.made import made_nuclei
 from nuclens.core.types import Sample
 from nuclens.datasets import pack
@@ -38,7 +38,8 @@ def _read(entry: Entry) -> Sample:
     """Where masks overlap the smaller keeps its pixels, so that none vanishes under a larger one."""
     if not entry.labels.is_dir():
         raise CorruptDatasetError(f"{entry.labels}: no such folder; wanted the masks of stage1_train: tests have none")
-    shape = read_rgb(entry.image).shape[:2]
+    rgb = read_rgb(entry.image)
+    shape = rgb.shape[:2]
     masks = {path: read_mask(path) for path in sorted(entry.labels.glob("*.png"))}
     ids = np.zeros(shape, np.int32)
     largest_first = sorted(masks, key=lambda path: (-int(masks[path].sum()), path.name))
@@ -46,7 +47,8 @@ def _read(entry: Entry) -> Sample:
         if masks[path].shape != shape:
             raise CorruptDatasetError(f"{path}: {masks[path].shape} for an image of {shape}; wanted one size")
         ids[masks[path]] = label
-    return untyped_sample(entry, ids)
+    labels, kept = compact(ids)
+    return Sample(entry.id, entry.group, rgb, labels, np.zeros(len(kept) + 1, np.uint8))
 
 
 def _write_example(root: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from nuclens.core.contours import rasterise
-from nuclens.core.datasets import Dataset, DatasetCard, Entry, Samples, pairs, pictures, read_rgb, write_png
+from nuclens.core.datasets import Dataset, DatasetCard, Entry, Samples, below, pairs, pictures, read_rgb, write_png
 from nuclens.core.errors import CorruptDatasetError, DataError, NuclensError
 from nuclens.core.labelfiles import SUFFIXES, read_labels
 from nuclens.core.labels import compact
@@ -33,7 +33,7 @@ CLASSES = "classes.csv"
 def _open(root: Path) -> Samples:
     outlines = tuple(f".{FORMATS.get(name).suffix.rpartition('.')[2]}" for name in FORMATS.names())
     images = pictures((root / "images").glob("*"))
-    labels = [path for path in (root / "labels").glob("*") if path.suffix.lower() in (*SUFFIXES, *outlines)]
+    labels = [path for path in below(root, "labels/*", depth=0) if path.suffix.lower() in (*SUFFIXES, *outlines)]
     if not images or not labels:
         raise CorruptDatasetError(f"{root}: no {'labels' if images else 'images'}/ with files here; wanted {LAYOUT}")
     rows, found = pack.index_of(root), []
@@ -72,6 +72,13 @@ def _drawn(
         raise CorruptDatasetError(str(error)) from error
     if (np.diff(nuclei.offsets) < 3).any():
         raise CorruptDatasetError(f"{path}: nuclei without outlines; wanted GeoJSON, GeoParquet or a label map")
+    boxes, (height, width) = nuclei.boxes, shape
+    outside = (boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, 0] >= height) | (boxes[:, 1] >= width)
+    if outside.any():
+        raise CorruptDatasetError(
+            f"{path}: {outside.sum()} of {len(nuclei)} outlines lie outside the image of {height} x {width} pixels; "
+            f"are they in the coordinates of a slide that the image was cut from?"
+        )
     used = sorted({nuclei.schema.name(k) for k in np.unique(nuclei.types).tolist() if k})
     if unknown := [name for name in used if name not in classes.names]:
         raise CorruptDatasetError(

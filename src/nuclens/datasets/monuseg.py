@@ -13,7 +13,7 @@ import tifffile
 from jaxtyping import Float32, Int64
 
 from nuclens.core.contours import outlines, rasterise, ring_offsets
-from nuclens.core.datasets import Dataset, DatasetCard, Entry, Samples, below, need_some, paired_sample, pairs, read_rgb
+from nuclens.core.datasets import Dataset, DatasetCard, Entry, Samples, below, need_some, pairs, read_rgb
 from nuclens.core.errors import CorruptDatasetError
 from nuclens.core.labels import compact
 from nuclens.core.made import made_nuclei
@@ -92,9 +92,9 @@ def _split(root: Path, path: Path) -> str:
 def _read(entry: Entry) -> Sample:
     """Where outlines overlap, the first in the file keeps the pixel, as in the organisers' own script."""
     vertices, offsets = regions(entry.labels)
-    height, width = read_rgb(entry.image).shape[:2]
-    labels, kept = compact(rasterise(vertices, offsets, (height, width)))
-    return paired_sample(entry, labels, np.zeros(len(kept) + 1, np.uint8))
+    rgb = read_rgb(entry.image)
+    labels, kept = compact(rasterise(vertices, offsets, (rgb.shape[0], rgb.shape[1])))
+    return Sample(entry.id, entry.group, rgb, labels, np.zeros(len(kept) + 1, np.uint8))
 
 
 def _write_example(root: Path) -> None:

@@ -64,7 +64,9 @@ def convert(
     need_free(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        half = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        beside = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        half = beside / out.name  # which has the rights that new folders have here
+        half.mkdir()
     except OSError as error:
         raise OutputError(f"{out}: cannot be written to ({error.strerror}); give another folder") from error
     try:
@@ -75,14 +77,13 @@ def convert(
                 f"{out}: {target} cannot hold {'; '.join(done.lost)}; add --allow-loss to do without, or convert to "
                 f"folder, which keeps everything"
             )
-        half.chmod(0o755)
         half.replace(out)
     except OSError as error:
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"{out}: cannot be written to ({error.strerror or error}); give another folder") from error
     finally:
-        shutil.rmtree(half, ignore_errors=True)
+        shutil.rmtree(beside, ignore_errors=True)
     return done
 
 

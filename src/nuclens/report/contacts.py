@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from nuclens.core.records import from_labels
 from nuclens.core.schema import ClassSchema
 from nuclens.core.types import Sample
-from nuclens.report.overlay import FAINT, PAPER, TEXT, Entry, legend, outlined, text_width, write_text
+from nuclens.report.overlay import FAINT, PAPER, TEXT, LegendEntry, legend, outlined, text_width, write_text
 
 CELL, GAP, CAPTION, COLUMNS = 360, 16, 44, 4  # px
 _ACROSS = 14  # nuclei of middling size, side by side, in a window
@@ -35,7 +35,7 @@ def contact_sheet(title: str, samples: Iterable[Sample], schema: ClassSchema) ->
     head = np.full((CAPTION, width, 3), PAPER, np.uint8)
     write_text(head, title, (GAP, CAPTION - 16), TEXT)
     kinds = sorted({int(kind) for sample in shown for kind in sample.types[1:]})
-    names = [Entry(_name(schema, kind), color=_color(schema, kind)) for kind in kinds]
+    names = [LegendEntry(_name(schema, kind), color=_color(schema, kind)) for kind in kinds]
     return np.vstack([head, *rows, legend(names, width)])
 
 

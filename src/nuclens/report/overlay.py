@@ -101,7 +101,7 @@ def _turns(points: Float64[np.ndarray, "p 2"], offsets: Int64[np.ndarray, "ends"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LegendEntry:
     """A line of the legend, with a swatch where it has a colour."""
 
     name: str
@@ -112,7 +112,9 @@ class Entry:
 _NO_BAR = np.zeros((0, 0, 3), np.uint8)
 
 
-def legend(entries: list[Entry], width: int, bar: UInt8[np.ndarray, "h w 3"] = _NO_BAR) -> UInt8[np.ndarray, "h w 3"]:
+def legend(
+    entries: list[LegendEntry], width: int, bar: UInt8[np.ndarray, "h w 3"] = _NO_BAR
+) -> UInt8[np.ndarray, "h w 3"]:
     """Names with colours and counts in as many rows as they take, and a scale bar at the right."""
     places, across, row = [], _PAD, 0
     for entry in entries:
@@ -129,17 +131,17 @@ def legend(entries: list[Entry], width: int, bar: UInt8[np.ndarray, "h w 3"] = _
     return strip
 
 
-def _entries(instances: Instances) -> list[Entry]:
+def _entries(instances: Instances) -> list[LegendEntry]:
     total = f"{len(instances):,} {'nucleus' if len(instances) == 1 else 'nuclei'}"
     if not instances.schema.types:
-        return [Entry(total, color=instances.schema.color(0))]
+        return [LegendEntry(total, color=instances.schema.color(0))]
     counts = np.bincount(instances.types)
     schema = instances.schema
     kinds = np.flatnonzero(counts).tolist()
-    return [Entry(total), *(Entry(schema.name(k), f" {counts[k]:,}", schema.color(k)) for k in kinds)]
+    return [LegendEntry(total), *(LegendEntry(schema.name(k), f" {counts[k]:,}", schema.color(k)) for k in kinds)]
 
 
-def _draw(strip: UInt8[np.ndarray, "h w 3"], entry: Entry, left: int, middle: int) -> None:
+def _draw(strip: UInt8[np.ndarray, "h w 3"], entry: LegendEntry, left: int, middle: int) -> None:
     if entry.color:
         center = (left + _SWATCH // 2, middle)
         cv2.circle(strip, center, _SWATCH // 2, entry.color, cv2.FILLED, cv2.LINE_AA)
