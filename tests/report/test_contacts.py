@@ -42,7 +42,10 @@ def test_outlines_and_legend_have_the_colours_of_the_types() -> None:
 
 
 def test_types_without_a_name_are_drawn_all_the_same() -> None:
-    assert has(contact_sheet("Title", [sample()], UNTYPED), UNTYPED.color(0))
+    sheet = contact_sheet("Title", [sample()], UNTYPED)
+    for color in ((200, 0, 0), (0, 110, 220)):  # the first two of the palette
+        assert has(sheet[:CELL], color)
+        assert has(sheet[CAPTION + CELL + CAPTION :], color)
 
 
 def test_pictures_without_nuclei_long_names_and_regions_to_ignore() -> None:

@@ -74,8 +74,9 @@ def _entries(fold: str, images: Path) -> Iterator[Entry]:
     count = len(_mapped(images, "(n, h, w, 3) pixels", axes=4))
     if len(tissues) != count:
         raise CorruptDatasetError(f"{images.with_name('types.npy')}: {len(tissues)} names for {count} images")
+    masks = _masks_of(images)
     for row, tissue in enumerate(tissues.astype(str).tolist()):
-        yield Entry(f"{fold}_{row:04d}", images, _masks_of(images), group=fold, split=fold, tissue=tissue, row=row)
+        yield Entry(f"{fold}_{row:04d}", images, masks, group=fold, split=fold, tissue=tissue, row=row)
 
 
 def _read(entry: Entry) -> Sample:

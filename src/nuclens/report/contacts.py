@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from nuclens.core.records import from_labels
+from nuclens.core.records import from_labels, named_schema
 from nuclens.core.schema import ClassSchema
 from nuclens.core.types import Sample
 from nuclens.report.overlay import FAINT, PAPER, TEXT, LegendEntry, legend, outlined, text_width, write_text
@@ -22,10 +23,12 @@ def contact_sheet(title: str, samples: Iterable[Sample], schema: ClassSchema) ->
     """Samples in rows of four, each with its name and what is known of it, and the types with their colours below.
 
     Of each a square window is shown in which a nucleus of middling size takes
-    a fourteenth of the side, around the middle of the nuclei; of a picture
-    without nuclei, its middle. What is to be ignored is grey.
+    a fourteenth of the side, around the nucleus in the midst of them; of a
+    picture without nuclei, its middle. What is to be ignored is grey.
     """
     shown = list(samples)
+    kinds = sorted({int(kind) for sample in shown for kind in sample.types[1:]})
+    schema = _named(schema, max(kinds, default=0))
     cells = [_cell(sample, schema) for sample in shown]
     columns = min(COLUMNS, max(len(cells), 1))
     blank = np.full((CELL + CAPTION, CELL, 3), PAPER, np.uint8)
@@ -34,8 +37,8 @@ def contact_sheet(title: str, samples: Iterable[Sample], schema: ClassSchema) ->
     width = rows[0].shape[1] if rows else CELL
     head = np.full((CAPTION, width, 3), PAPER, np.uint8)
     write_text(head, title, (GAP, CAPTION - 16), TEXT)
-    kinds = sorted({int(kind) for sample in shown for kind in sample.types[1:]})
-    names = [LegendEntry(_name(schema, kind), color=_color(schema, kind)) for kind in kinds]
+    unknown = "type unknown" if schema.types else "nucleus"
+    names = [LegendEntry(schema.name(kind) if kind else unknown, color=schema.color(kind)) for kind in kinds]
     return np.vstack([head, *rows, legend(names, width)])
 
 
@@ -60,8 +63,7 @@ def _cell(sample: Sample, schema: ClassSchema) -> UInt8[np.ndarray, "h w 3"]:
     if sample.ignore is not None:
         hidden = sample.ignore[top : top + side, left : left + side, None]
         part = np.where(hidden, part // 2 + 64, part)
-    known = np.where(sample.types <= len(schema.types), sample.types, 0).astype(np.uint8)
-    nuclei = from_labels(sample.labels, known, schema)
+    nuclei = from_labels(sample.labels, sample.types, schema)
     moved = nuclei.vertices - np.array([top, left], np.float32)
     drawn = outlined(part, replace(nuclei, vertices=moved), CELL / side)
     cell = np.full((CELL + CAPTION, CELL, 3), PAPER, np.uint8)
@@ -85,11 +87,10 @@ def _short(name: str) -> str:
     return f"{name[:keep]}...{name[-keep:]}"
 
 
-def _name(schema: ClassSchema, kind: int) -> str:
-    if not kind:
-        return "type unknown" if schema.types else "nucleus"
-    return schema.name(kind) if kind <= len(schema.types) else f"type {kind}"
-
-
-def _color(schema: ClassSchema, kind: int) -> tuple[int, int, int]:
-    return schema.color(kind if kind <= len(schema.types) else 0)
+def _named(schema: ClassSchema, highest: int) -> ClassSchema:
+    """The schema with a name and a colour for types up to the highest id, which packs do not name."""
+    known = len(schema.types)
+    if highest <= known:
+        return schema
+    names = [*schema.names, *(f"type {kind}" for kind in range(known + 1, highest + 1))]
+    return named_schema(Path(), names, {kind.name: kind.color for kind in schema.types})
