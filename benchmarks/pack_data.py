@@ -15,8 +15,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from nuclens.core.datasets import DATASETS
 from nuclens.recipes import load_recipe
-from nuclens.training.sampling import DATASETS, check_groups
+from nuclens.training.sampling import check_groups
 from nuclens.training.settings import RECIPE, DataSettings, ResolvedRecipe
 
 LIMIT_MB = 45
@@ -38,7 +39,7 @@ def files(data: DataSettings, root: Path) -> Iterator[Path]:
     """Images and labels of a data set that are not excluded, and the index that names their groups."""
     folder = root / data.path
     images = DATASETS.get(data.dataset).open(folder)
-    for name, group in zip(images.names, images.groups, strict=True):
+    for name, group in zip(images.ids, images.groups, strict=True):
         if group not in data.exclude:
             yield folder / "labels" / f"{name}.npz"
             yield from (file for file in (folder / "images").iterdir() if file.stem == name)

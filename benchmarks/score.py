@@ -90,12 +90,12 @@ def main() -> None:
 def predictions(root: Path, groups: tuple[str, ...], model: str) -> Iterator[tuple[Sample, Instances, np.ndarray]]:
     pack = PACK.open(root)
     chosen = [index for index, group in enumerate(pack.groups) if not groups or group in groups]
-    files = [next((root / "images").glob(f"{pack.names[index]}.*")) for index in chosen]
+    files = [next((root / "images").glob(f"{pack.ids[index]}.*")) for index in chosen]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "nuclens", "segment", *map(str, files), "--out", folder, "--mpp", "0.25"]
         subprocess.run([*command, "--model", model, "--formats", "geoparquet,labels"], check=True)
         for index in chosen:
-            results = Path(folder) / pack.names[index]
+            results = Path(folder) / pack.ids[index]
             labels = read_instances(results / "label.tif")
             yield pack[index], read_instances(results / "instances.parquet"), label_map(labels)
 

@@ -19,7 +19,10 @@ from nuclens import __version__, cli
 from nuclens.core.errors import CheckpointError, MissingExtraError
 
 GOLDEN = Path(__file__).parent / "golden"
-COMMANDS = ("segment", "demo", "train", "export", "doctor")
+COMMANDS = (
+    *("segment", "demo", "train", "export", "doctor", "data"),
+    *(f"data {command}" for command in ("list", "info", "verify", "example", "convert", "preview")),
+)
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
 Run = Callable[..., tuple[int, str, str]]
 
@@ -62,10 +65,10 @@ def lines(text: str) -> list[str]:
 
 @pytest.mark.parametrize("command", ["nuclens", *COMMANDS])
 def test_help_reads_well_at_80_columns(nuclens: Run, command: str) -> None:
-    code, out, err = nuclens(*([] if command == "nuclens" else [command]), "--help")
+    code, out, err = nuclens(*([] if command == "nuclens" else command.split()), "--help")
     assert (code, err) == (0, "")
     assert max(map(len, lines(out))) <= 80
-    golden = GOLDEN / f"help_{command}.txt"
+    golden = GOLDEN / f"help_{command.replace(' ', '_')}.txt"
     assert lines(out) == lines(golden.read_text(encoding="utf-8")), f"if it reads better now, write it to {golden.name}"
 
 
@@ -297,6 +300,51 @@ def test_demo_says_where_to_look(
 def test_demo_without_its_image(nuclens: Run) -> None:
     code, out, err = nuclens("demo", "--mpp", "0.5")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
+
+
+def test_data_lists_every_set_with_its_licence(nuclens: Run) -> None:
+    code, out, err = nuclens("data", "list")
+    assert (code, err) == (0, "")
+    found = {line.split()[0]: line for line in lines(out)}
+    assert {"pannuke", "monuseg", "tnbc", "consep", "bccd", "dsb2018", "folder", "coco", "pack"} <= set(found)
+    assert "7,901 images  5 types  CC-BY-NC-SA-4.0" in found["pannuke"]
+    code, out, err = nuclens("data", "info", "tnbc")
+    assert (code, err, lines(out)[0]) == (0, "", "TNBC")
+    assert "  licence   CC-BY-4.0" in lines(out)
+    assert nuclens("data", "info", "tnbx")[0] == 2
+
+
+def test_data_makes_checks_converts_and_shows(nuclens: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert nuclens("data", "example", "consep", "made") == (0, "2 made images, laid out as consep: made\n", "")
+    code, out, err = nuclens("data", "verify", "consep", "made")
+    assert (code, lines(out)[:2], lines(out)[-1]) == (0, ["1 images of test", "1 images of train"], "sound")
+    assert "1 images of train; 27 are published" in err
+    told = (0, "7 nuclei in 2 images as folder: out\n", "")
+    assert nuclens("data", "convert", "consep", "made", "out", "--to", "folder") == told
+    assert nuclens("data", "convert", "consep", "made", "test", "--to", "coco", "--split", "test")[0] == 0
+    code, out, err = nuclens("data", "preview", "folder", "out")
+    assert (code, out, err) == (0, "2 images: folder-preview.png\n", "")
+    assert (tmp_path / "folder-preview.png").is_file()
+
+
+def test_data_tells_losses_and_damage(nuclens: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    nuclens("data", "example", "bccd", "made")
+    command = ["data", "convert", "bccd", "made", "out", "--to", "pannuke", "--split", "test"]
+    code, out, err = nuclens(*command)
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        "out: pannuke cannot hold names of 1 image; splits of 1 image; nuclei of 1 image; add --allow"
+    )
+    code, out, err = nuclens(*command, "--allow-loss")
+    assert (code, out) == (0, "0 nuclei in 1 images as pannuke: out\n")
+    assert lines(err) == ["lost: names of 1 image", "lost: splits of 1 image", "lost: nuclei of 1 image"]
+    next((tmp_path / "made").rglob("c3d4.png")).write_bytes(b"")
+    code, out, err = nuclens("data", "verify", "bccd", "made")
+    assert (code, lines(out)[-1]) == (3, "1 problem")
+    assert nuclens("data", "verify", "bccd", "absent")[0] == 3
+    assert nuclens("data", "example", "bccd", "made")[0] == 4
 
 
 def test_doctor_lists_and_ends_well(nuclens: Run) -> None:

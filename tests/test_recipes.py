@@ -133,7 +133,7 @@ seed = true
         "encoding.peek: no such setting; there are threshold",
         "encoding.peak: should be a valid number, got 'high'",
         "losses.nucleus_foo: no such loss; there are nucleus_bce",
-        "datasets: no 'pak'; did you mean pack?",
+        "datasets: no 'pak'; did you mean pack",
         "data.0.share: should be greater than 0, got 0",
         "data.0.leaves: lymphocyte, 2; wanted the data set's type ids",
         "data.0.leaves.2: no leaf long; there are round",

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from nuclens import __version__
-from nuclens.core.errors import NuclensError, PartialFailure
+from nuclens.core.errors import DataError, NuclensError, PartialFailure
 from nuclens.core.types import Progress
 
 app = App(
@@ -177,6 +177,136 @@ def export(
 
     card = write(run, out, precision=precision, data=data, recipe=recipe)
     print(f"{card.name} {card.version}, {card.precision}, reach {card.reach} px: {out}")
+    return 0
+
+
+data = App(name="data", help="List, check, convert and look at annotated data sets.")
+app.command(data)
+
+
+@data.command(name="list")
+def data_list() -> int:
+    """List the data sets that can be read."""
+    from nuclens.jobs.data import listed
+
+    for entry in listed():
+        count = sum(entry.card.images.values())
+        size = f"{count:,} images" if count else ""
+        types = f"{len(entry.card.schema.types)} types" if entry.card.schema.types else ""
+        print(f"{entry.name:9} {entry.card.title:24} {size:13} {types:8} {entry.card.license}".rstrip())
+    return 0
+
+
+@data.command(name="info")
+def data_info(name: str, /) -> int:
+    """Say what is known of a data set, and how it has to lie on the disk.
+
+    Args:
+        name: Of the data set, as `nuclens data list` has it.
+    """
+    from nuclens.jobs.data import described
+
+    (_, title), *lines = described(name)
+    print(title)
+    for topic, text in lines:
+        print(f"  {topic:9} {text}")
+    return 0
+
+
+@data.command(name="verify")
+def data_verify(name: str, path: Path, /) -> int:
+    """Read every file of a copy; say what is missing, damaged or in two splits.
+
+    Ends with code 3 if something is.
+
+    Args:
+        name: Of the data set.
+        path: Folder of the copy.
+    """
+    from nuclens.jobs.data import verify as look_over
+
+    with _progress() as report:
+        found = look_over(name, path, report)
+    for split, count in found.images.items():
+        print(f"{count:,} images{f' of {split}' if split else ''}")
+    for kind, count in found.nuclei.items():
+        print(f"{count:,} {kind}")
+    for note in found.notes:
+        _err.print(note, style="yellow", markup=False)
+    for problem in found.problems:
+        _err.print(problem, style="red", markup=False)
+    count = len(found.problems)
+    print(f"{count} problem{'' if count == 1 else 's'}" if count else "sound")
+    return DataError.exit_code if found.problems else 0
+
+
+@data.command(name="example")
+def data_example(name: str, out: Path, /) -> int:
+    """Write a tiny made data set in the layout of a real one.
+
+    Args:
+        name: Of the data set.
+        out: New folder.
+    """
+    from nuclens.jobs.data import example as write
+
+    print(f"{write(name, out)} made images, laid out as {name}: {out}")
+    return 0
+
+
+@data.command(name="convert", usage="Usage: nuclens data convert NAME PATH OUT --to LAYOUT [OPTIONS]")
+def data_convert(
+    name: str,
+    path: Path,
+    out: Path,
+    /,
+    *,
+    to: Literal["folder", "pannuke", "coco"],
+    split: str | None = None,
+    allow_loss: Annotated[bool, _FLAG] = False,
+) -> int:
+    """Write a data set in another layout, read it back and compare.
+
+    A layout that cannot hold everything is refused, with what would be lost.
+
+    Args:
+        name: Of the data set.
+        path: Folder of the copy.
+        out: New folder.
+        to: Layout to write; folder keeps everything.
+        split: Only one official split, or only the images named in a text file.
+        allow_loss: Do without what the layout cannot hold.
+    """
+    from nuclens.jobs.convert import convert as write
+    from nuclens.jobs.data import open_samples
+
+    with _progress() as report:
+        done = write(open_samples(name, path, split or ""), to, out, allow_loss=allow_loss, report=report)
+    for what in done.lost:
+        _err.print(f"lost: {what}", style="yellow", markup=False)
+    print(f"{done.nuclei:,} nuclei in {done.images:,} images as {to}: {out}")
+    return 0
+
+
+@data.command(name="preview", usage="Usage: nuclens data preview NAME PATH [OPTIONS]")
+def data_preview(
+    name: str, path: Path, /, *, out: Path | None = None, images: int = 12, split: str | None = None
+) -> int:
+    """Draw a contact sheet: windows of some images with outlines in type colours.
+
+    Args:
+        name: Of the data set.
+        path: Folder of the copy.
+        out: PNG to write; NAME-preview.png, if not given.
+        images: How many to show, spread evenly over all.
+        split: Only one official split, or only the images named in a text file.
+    """
+    from nuclens.jobs.data import open_samples
+    from nuclens.jobs.data import preview as draw
+
+    sheet = out or Path(f"{name}-preview.png")
+    count = draw(name, open_samples(name, path, split or ""), sheet, images)
+    print(f"{count} images: {sheet}")
     return 0
 
 

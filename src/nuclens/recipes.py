@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from nuclens.core.datasets import DATASETS
 from nuclens.core.errors import InputError, RecipeError, UnknownPluginError
 from nuclens.core.kinds import Kind
 from nuclens.training.losses import LOSSES
@@ -21,7 +22,6 @@ from nuclens.training.settings import ResolvedRecipe, from_plain
 
 NETWORKS: Kind[Any] = Kind("nuclens.networks")
 ENCODINGS: Kind[Any] = Kind("nuclens.encodings")
-DATASETS: Kind[Any] = Kind("nuclens.datasets")
 _CHECK = TypeAdapter(ResolvedRecipe)
 _BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 

@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as hnp
 from jaxtyping import Bool, Int32
 
 from nuclens.core import contours
-from nuclens.core.labels import areas, boundaries, compact, relabel, tidy
+from nuclens.core.errors import InputError
+from nuclens.core.labels import areas, boundaries, compact, relabel, tidy, whole_ids
 from nuclens.core.morphology import measure
 from nuclens.core.stain import hematoxylin, mean_per_label
 
@@ -196,3 +197,23 @@ def test_inputs_may_be_read_only_and_are_not_handed_back(
     for array in results:
         assert array.flags.writeable
         assert not any(np.shares_memory(array, argument) for argument in arrays)
+
+
+@pytest.mark.parametrize(("array", "reason"), [
+    (np.zeros((2, 2, 2)), r"\(2, 2, 2\); wanted \(h, w\)"),
+    (np.array([["a"]]), "<U1 of shape"),
+    (np.array([[1.5]]), "fractions"),
+    (np.array([[-1]]), "ids from -1 to -1"),
+    (np.array([[2**31]]), "ids from 2.14748e"),
+])  # fmt: skip
+def test_ids_that_are_none_are_refused(array: np.ndarray, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        whole_ids(array)
+
+
+def test_ids_of_any_type_of_number_are_taken() -> None:
+    for dtype in (bool, np.uint8, np.float32, np.int64):
+        ids = whole_ids(np.array([[0, 1]], dtype))
+        assert ids.dtype == np.int32
+        assert ids.tolist() == [[0, 1]]
+    assert whole_ids(np.zeros((0, 3))).shape == (0, 3)

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nuclens.core.contours import rasterise
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.records import (
     VERSION,
     closed_rings,
+    from_labels,
     from_outlines,
     header_of,
     id_bytes,
@@ -157,3 +159,12 @@ def test_needs_are_told() -> None:
     need_known_types(PATH, np.array([0, 1], np.uint8), SCHEMA)
     with pytest.raises(DataError, match="type id 1"):
         need_known_types(PATH, np.array([0, 1], np.uint8), UNTYPED)
+
+
+def test_nuclei_of_a_label_map() -> None:
+    schema = named_schema(Path("x"), ["a", "b"])
+    labels = np.array([[1, 1, 0], [0, 0, 2]], np.int32)
+    nuclei = from_labels(labels, np.array([0, 2, 1], np.uint8), schema, mpp=0.5)
+    assert (nuclei.frame, nuclei.types.tolist(), nuclei.schema) == (Frame(2, 3, 0.5), [2, 1], schema)
+    np.testing.assert_array_equal(rasterise(nuclei.vertices, nuclei.offsets, (2, 3)), labels)
+    assert len(from_labels(np.zeros((2, 2), np.int32), np.zeros(1, np.uint8), schema)) == 0

@@ -27,16 +27,13 @@ def write(root: Path, name: str, **arrays: Any) -> None:
 class TestPack(DatasetContract):
     name = "pack"
 
-    def write_example(self, root: Path) -> None:
-        labels = np.zeros((9, 12), np.int32)
-        labels[1:4, 2:5], labels[5:9, 6:12] = 1, 2
-        write(root, "b", instances=labels, type_ids=np.array([0, 3, 7]), ignore=labels == 2)
-        write(root, "a", instances=np.zeros((5, 5), np.uint16))
-        (root / "index.csv").write_text("name,patient\na,one\nb,two\n", encoding="utf-8")
-
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    TestPack().write_example(tmp_path)
+    labels = np.zeros((9, 12), np.int32)
+    labels[1:4, 2:5], labels[5:9, 6:12] = 1, 2
+    write(tmp_path, "b", instances=labels, type_ids=np.array([0, 3, 7]), ignore=labels == 2)
+    write(tmp_path, "a", instances=np.zeros((5, 5), np.uint16))
+    (tmp_path / "index.csv").write_text("name,patient\na,one\nb,two\n", encoding="utf-8")
     empty, sample = PLUGIN.open(tmp_path)
     assert (empty.id, empty.group, empty.types.tolist(), empty.ignore) == ("a", "one", [0], None)
     assert (sample.id, sample.group, sample.types.tolist()) == ("b", "two", [0, 3, 7])
@@ -89,8 +86,13 @@ def test_an_index_of_patients_without_names_is_refused(tmp_path: Path) -> None:
     ({"instances": np.ones((2, 3), np.int32), "type_ids": np.zeros(3, np.uint8)}, r"3 type ids for labels 0\.\.1"),
     ({"instances": np.ones((3, 2), np.int32)}, r"\(3, 2\).*\(2, 3\)"),
     ({"instances": np.ones((2, 3), np.int32), "ignore": np.zeros((2, 2), bool)}, r"\(2, 2\).*\(2, 3\)"),
-    ({"instances": np.ones((2, 3, 1), np.int32)}, r"\(2, 3, 1\).*\(2, 3\)"),
+    ({"instances": np.ones((2, 3, 1), np.int32)}, r"\(2, 3, 1\); wanted \(h, w\)"),
     ({"instances": np.array([[{}]])}, "pickle"),
+    ({"instances": np.full((2, 3), 0.5)}, "fractions"),
+    ({"instances": np.full((2, 3), np.nan)}, "not finite"),
+    ({"instances": np.full((2, 3), -1)}, "ids from -1 to -1"),
+    ({"instances": np.ones((2, 3), np.int32), "type_ids": np.array([0, 256])}, "type ids from 0 to 256"),
+    ({"instances": np.ones((2, 3), np.int32), "type_ids": np.array([1, 1])}, "the first 0"),
 ])  # fmt: skip
 def test_labels_that_contradict_are_told(tmp_path: Path, arrays: dict[str, Any], reason: str) -> None:
     write(tmp_path, "a", instances=np.zeros((2, 3), np.int32))
@@ -126,5 +128,5 @@ def test_packs_beside_the_repository_are_whole(data_root: Path, folder: str, ima
 @pytest.mark.data
 def test_patients_come_from_the_index(data_root: Path) -> None:
     samples = PLUGIN.open(data_root / "tnbc")
-    assert dict(zip(samples.names, samples.groups, strict=True))["09_3"] == "09"
+    assert dict(zip(samples.ids, samples.groups, strict=True))["09_3"] == "09"
     assert len(set(samples.groups)) == 11

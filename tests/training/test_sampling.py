@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from nuclens.core.datasets import DATASETS
 from nuclens.core.errors import CorruptDatasetError, InputError, RecipeError
 from nuclens.encodings.offset import PLUGIN as OFFSET
 
@@ -42,6 +43,15 @@ def test_a_batch_depends_on_seed_and_step_alone(sampler: Sampler, tiny_recipe: R
     assert not same(sampler.batch(7), sampler.batch(8))
     other = replace(sampler, recipe=replace(tiny_recipe, train=replace(tiny_recipe.train, seed=1)))
     assert not same(sampler.batch(7), other.batch(7))
+
+
+def test_any_data_set_is_trained_on(tiny_recipe: ResolvedRecipe, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    DATASETS.get("folder").write_example(tmp_path / "mine")
+    settings = {"path": "mine", "dataset": "folder", "exclude": ("b",), "validate": ()}
+    sources = load_sources(with_data(tiny_recipe, **settings), tmp_path)
+    assert [source.labels.shape for source in sources] == [(48, 64), (64, 64)]
+    assert [set(source.truth.leaves.tolist()) for source in sources] == [{0, ROUND, LONG}] * 2
 
 
 def test_crops_of_a_batch_differ(sampler: Sampler) -> None:

@@ -3,9 +3,32 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64, Integer
+from jaxtyping import Bool, Int32, Int64, Integer, Shaped
 
 from nuclens.core.contours import paint, polygon_areas, take_rings, trace, without_bays
+from nuclens.core.errors import InputError
+
+_MAX_ID = np.iinfo(np.int32).max
+
+
+def whole_ids(array: Shaped[np.ndarray, "..."]) -> Int32[np.ndarray, "h w"]:
+    """Ids of a label map that came in any type of number.
+
+    Raises:
+        InputError: Not two axes, no numbers, fractions, negative, not finite, or above 2147483647.
+
+    Example:
+        >>> whole_ids(np.array([[0.0, 400.0]]))
+        array([[  0, 400]], dtype=int32)
+    """
+    if array.ndim != 2 or array.dtype.kind not in "biuf":
+        raise InputError(f"{array.dtype} of shape {array.shape}; wanted (h, w) of whole numbers, 0 around nuclei")
+    if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.rint(array)).all()):
+        raise InputError("ids with fractions, or not finite; wanted whole numbers: was the label map resized?")
+    least, most = (array.min(), array.max()) if array.size else (0, 0)
+    if least < 0 or most > _MAX_ID:
+        raise InputError(f"ids from {least:g} to {most:g}; wanted 0 around nuclei and ids from 1 to {_MAX_ID}")
+    return array.astype(np.int32)
 
 
 def relabel(labels: Int32[np.ndarray, "h w"], keep: Bool[np.ndarray, "n"]) -> Int32[np.ndarray, "h w"]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int32, Int64, UInt8
 
-from nuclens.core.contours import polygon_centroids, ramps, ring_offsets
+from nuclens.core.contours import outlines, polygon_centroids, ramps, ring_offsets
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.schema import MAX_LEAVES, ClassSchema, NucleusType
 from nuclens.core.types import Frame, Instances, no_instances
@@ -127,6 +127,21 @@ def from_outlines(
         probabilities=np.zeros((count, len(schema.types)), np.float32),
         centroids=centroids,
     )
+
+
+def from_labels(
+    labels: Int32[np.ndarray, "h w"], types: UInt8[np.ndarray, "n+1"], schema: ClassSchema, mpp: float | None = None
+) -> Instances:
+    """Nuclei of a label map, outlines along pixel edges; of one in several pieces the largest.
+
+    Args:
+        labels: 0 is background, nuclei are 1..n.
+        types: Of label k at k.
+        schema: What the types are called.
+        mpp: Micrometres per pixel, where known.
+    """
+    plain = from_outlines(schema, *outlines(labels, len(types) - 1))
+    return replace(plain, frame=Frame(labels.shape[0], labels.shape[1], mpp), types=types[1:])
 
 
 def closed_rings(

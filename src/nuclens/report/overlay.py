@@ -18,7 +18,7 @@ _READABLE = 700  # px: a smaller picture is shown as many whole times larger
 _LARGEST = 8  # times
 _FRACTION = 4  # bits of OpenCV's coordinates below a pixel
 _HALO = 0.55  # share of white beside a line, so that it shows on dark nuclei too
-_TEXT, _FAINT, _PAPER = (50, 50, 50), (130, 130, 130), (255, 255, 255)
+TEXT, FAINT, PAPER = (50, 50, 50), (130, 130, 130), (255, 255, 255)
 _FONT = (cv2.FONT_HERSHEY_SIMPLEX, 0.55)
 _SMOOTH = {"lineType": cv2.LINE_AA, "shift": _FRACTION}
 _ROW, _PAD, _SWATCH, _SPACE, _GAP = 30, 14, 14, 8, 24  # px of the legend
@@ -48,26 +48,35 @@ def overlay(rgb: UInt8[np.ndarray, "h w 3"], instances: Instances) -> UInt8[np.n
             f"overlay: picture of {rgb.shape[:2]}, frame of {(frame.height, frame.width)}; wanted the same"
         )
     times = min(_LARGEST, math.ceil(_READABLE / max(rgb.shape[:2])))
-    canvas = cv2.resize(rgb, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC) if times > 1 else rgb.copy()
-    lines = _lines(instances, times)
+    canvas = outlined(rgb, instances, times)
+    bar = _scale_bar(instances.frame, canvas.shape[1], times)
+    return np.vstack([canvas, legend(_entries(instances), canvas.shape[1], bar)])
+
+
+def outlined(rgb: UInt8[np.ndarray, "h w 3"], instances: Instances, scale: float = 1) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture, enlarged or shrunk, with outlines in the colours of their types; what lies outside is cut off."""
+    size = (round(rgb.shape[1] * scale), round(rgb.shape[0] * scale))
+    how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+    canvas = cv2.resize(rgb, size, interpolation=how) if scale != 1 else rgb.copy()
+    lines = _lines(instances, scale)
     # A smooth line of one pixel is pale; twice over it has the colour of the legend.
-    thickness, strokes, halo_px = (2, 1, 3) if times > 1 else (1, 2, 5)
+    thickness, strokes, halo_px = (2, 1, 3) if scale > 1 else (1, 2, 5)
     marks = np.zeros(canvas.shape[:2], np.uint8)
     for rings in lines.values():
         cv2.polylines(marks, rings, True, 255, thickness, **_SMOOTH)
-    # Widened as a mask: OpenCV takes ten times as long for a smooth line of three pixels as for one of one.
+    # Widened as a mask: OpenCV takes ten scale as long for a smooth line of three pixels as for one of one.
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (halo_px, halo_px))
     halo = cv2.cvtColor(cv2.dilate(cv2.add(marks, marks), disc), cv2.COLOR_GRAY2RGB)
     canvas = cv2.addWeighted(cv2.max(halo, canvas), _HALO, canvas, 1 - _HALO, 0)
     for kind, rings in [*lines.items()] * strokes:
         cv2.polylines(canvas, rings, True, instances.schema.color(kind), thickness, **_SMOOTH)
-    return np.vstack([canvas, _legend(instances, canvas.shape[1], times)])
+    return canvas
 
 
-def _lines(instances: Instances, times: int) -> dict[int, list[Int32[np.ndarray, "p 2"]]]:
+def _lines(instances: Instances, scale: float) -> dict[int, list[Int32[np.ndarray, "p 2"]]]:
     """Outlines of each type as OpenCV draws them: (x, y) from the centre of the first pixel, in fractions."""
     points, offsets = _turns(*_rounded(instances.vertices.astype(np.float64), instances.offsets))
-    scaled = np.rint((points[:, ::-1] * times - 0.5) * (1 << _FRACTION)).astype(np.int32)
+    scaled = np.rint((points[:, ::-1] * scale - 0.5) * (1 << _FRACTION)).astype(np.int32)
     rings = [scaled[begin:end] for begin, end in pairwise(offsets.tolist())]
     return {
         kind: [rings[row] for row in np.flatnonzero(instances.types == kind) if len(rings[row])]
@@ -94,26 +103,8 @@ def _turns(points: Float64[np.ndarray, "p 2"], offsets: Int64[np.ndarray, "ends"
     return points[kept], ring_offsets(reduce_rings(np.add, kept.astype(np.int64), offsets))
 
 
-def _legend(instances: Instances, width: int, times: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The number of nuclei, types with colours and counts in as many rows as they take, a scale bar at the right."""
-    bar = _scale_bar(instances.frame, width, times)
-    places, across, row = [], _PAD, 0
-    for entry in _entries(instances):
-        size = _width(entry.name) + _width(entry.count) + (_SWATCH + _SPACE if entry.color else 0)
-        if across > _PAD and across + size > width - _PAD - (bar.shape[1] if row == 0 else 0):
-            across, row = _PAD, row + 1
-        places.append((entry, across, row * _ROW))
-        across += size + _GAP
-    strip = np.full((_ROW * (row + 1) + _PAD, width, 3), _PAPER, np.uint8)
-    if bar.shape[1] < width:
-        strip[: bar.shape[0], width - bar.shape[1] :] = bar
-    for entry, left, top in places:
-        _draw(strip, entry, left, top + (_PAD + _ROW) // 2)
-    return strip
-
-
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class LegendEntry:
     """A line of the legend, with a swatch where it has a colour."""
 
     name: str
@@ -121,23 +112,45 @@ class _Entry:
     color: tuple[int, int, int] | None = None
 
 
-def _entries(instances: Instances) -> list[_Entry]:
+_NO_BAR = np.zeros((0, 0, 3), np.uint8)
+
+
+def legend(
+    entries: list[LegendEntry], width: int, bar: UInt8[np.ndarray, "h w 3"] = _NO_BAR
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Names with colours and counts in as many rows as they take, and a scale bar at the right."""
+    places, across, row = [], _PAD, 0
+    for entry in entries:
+        size = text_width(entry.name) + text_width(entry.count) + (_SWATCH + _SPACE if entry.color else 0)
+        if across > _PAD and across + size > width - _PAD - (bar.shape[1] if row == 0 else 0):
+            across, row = _PAD, row + 1
+        places.append((entry, across, row * _ROW))
+        across += size + _GAP
+    strip = np.full((_ROW * (row + 1) + _PAD, width, 3), PAPER, np.uint8)
+    if bar.shape[1] < width:
+        strip[: bar.shape[0], width - bar.shape[1] :] = bar
+    for entry, left, top in places:
+        _draw(strip, entry, left, top + (_PAD + _ROW) // 2)
+    return strip
+
+
+def _entries(instances: Instances) -> list[LegendEntry]:
     total = f"{len(instances):,} {'nucleus' if len(instances) == 1 else 'nuclei'}"
     if not instances.schema.types:
-        return [_Entry(total, color=instances.schema.color(0))]
+        return [LegendEntry(total, color=instances.schema.color(0))]
     counts = np.bincount(instances.types)
     schema = instances.schema
     kinds = np.flatnonzero(counts).tolist()
-    return [_Entry(total), *(_Entry(schema.name(k), f" {counts[k]:,}", schema.color(k)) for k in kinds)]
+    return [LegendEntry(total), *(LegendEntry(schema.name(k), f" {counts[k]:,}", schema.color(k)) for k in kinds)]
 
 
-def _draw(strip: UInt8[np.ndarray, "h w 3"], entry: _Entry, left: int, middle: int) -> None:
+def _draw(strip: UInt8[np.ndarray, "h w 3"], entry: LegendEntry, left: int, middle: int) -> None:
     if entry.color:
         center = (left + _SWATCH // 2, middle)
         cv2.circle(strip, center, _SWATCH // 2, entry.color, cv2.FILLED, cv2.LINE_AA)
         left += _SWATCH + _SPACE
-    _write(strip, entry.name, (left, middle + 5), _TEXT)
-    _write(strip, entry.count, (left + _width(entry.name), middle + 5), _FAINT)
+    write_text(strip, entry.name, (left, middle + 5), TEXT)
+    write_text(strip, entry.count, (left + text_width(entry.name), middle + 5), FAINT)
 
 
 def _scale_bar(frame: Frame, width: int, times: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -145,21 +158,23 @@ def _scale_bar(frame: Frame, width: int, times: int) -> UInt8[np.ndarray, "h w 3
     per_um = times / frame.mpp if frame.mpp else 0.0
     fitting = [length for length in _BARS_UM if length * per_um <= width / 5]
     if not fitting or not per_um:
-        return np.zeros((0, 0, 3), np.uint8)
+        return _NO_BAR
     label, length = f"{fitting[-1]:g} µm", round(fitting[-1] * per_um)
-    start = _GAP + _width(label) + _SPACE
-    bar = np.full((_ROW + _PAD, start + length + _PAD, 3), _PAPER, np.uint8)
+    start = _GAP + text_width(label) + _SPACE
+    bar = np.full((_ROW + _PAD, start + length + _PAD, 3), PAPER, np.uint8)
     middle = (_ROW + _PAD) // 2
-    _write(bar, label, (_GAP, middle + 5), _TEXT)
-    cv2.rectangle(bar, (start, middle - 2), (start + length - 1, middle + 1), _TEXT, cv2.FILLED)
+    write_text(bar, label, (_GAP, middle + 5), TEXT)
+    cv2.rectangle(bar, (start, middle - 2), (start + length - 1, middle + 1), TEXT, cv2.FILLED)
     return bar
 
 
-def _write(strip: UInt8[np.ndarray, "h w 3"], text: str, at: tuple[int, int], color: tuple[int, int, int]) -> None:
+def write_text(strip: UInt8[np.ndarray, "h w 3"], text: str, at: tuple[int, int], color: tuple[int, int, int]) -> None:
+    """Write one line into a picture, its lower left corner `at` (x, y)."""
     cv2.putText(strip, _letters(text), at, *_FONT, color, 1, cv2.LINE_AA)
 
 
-def _width(text: str) -> int:
+def text_width(text: str) -> int:
+    """Pixels that a line takes."""
     width: int = cv2.getTextSize(_letters(text), *_FONT, 1)[0][0]
     return width
 

@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from nuclens.core.datasets import DATASETS
 from nuclens.core.errors import InputError, RecipeError
-from nuclens.core.kinds import Kind
 from nuclens.core.schema import ClassSchema, leaf_masks
 from nuclens.core.types import Sample, Truth, truth_of
 from nuclens.training.augment import placement, recolour, warp
 from nuclens.training.settings import DataSettings, ResolvedRecipe
 
 Batch = dict[str, np.ndarray]
-DATASETS: Kind[Any] = Kind("nuclens.datasets")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
