@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from nuclens.core.contours import rasterise
+from nuclens.core.datasets import DATASETS
 from nuclens.core.types import Sample
 from nuclens.jobs.segment import Segmenter, load_model, segment
-from nuclens.metrics.aji import aji_parts
-from nuclens.metrics.dice import dice_parts
+from nuclens.metrics.aji import aji
+from nuclens.metrics.dice import dice
 from nuclens.metrics.panoptic import pq_parts
 from nuclens.recipes import load_recipe
-from nuclens.training.sampling import DATASETS
 from nuclens.training.settings import ResolvedRecipe
 
 NAMES = ("PQ", "AJI", "DQ", "SQ", "Dice")
@@ -73,7 +73,7 @@ def scores_of(segmenter: Segmenter, samples: list[Sample]) -> np.ndarray:
         nuclei = segment(sample.rgb, model=segmenter, mpp=segmenter.model.card.mpp)
         labels = rasterise(nuclei.vertices, nuclei.offsets, sample.labels.shape)
         panoptic = pq_parts(sample.labels, labels)
-        overlap = aji_parts(sample.labels, labels).value, dice_parts(sample.labels, labels).value
+        overlap = aji(sample.labels, labels), dice(sample.labels, labels)
         rows.append((panoptic.pq, overlap[0], panoptic.dq, panoptic.sq, overlap[1]))
     means: np.ndarray = np.nanmean(rows, axis=0)
     return means

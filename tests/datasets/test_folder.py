@@ -10,7 +10,7 @@ import tifffile
 from nuclens.core.datasets import Samples, write_png
 from nuclens.core.errors import CorruptDatasetError
 from nuclens.core.records import from_labels, named_schema
-from nuclens.core.types import FORMATS
+from nuclens.core.suffixes import FORMATS
 from nuclens.datasets.folder import PLUGIN
 from nuclens.testing.datasets import DatasetContract
 

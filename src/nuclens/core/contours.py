@@ -14,30 +14,32 @@ _CORNER_ROW = np.array([0, 0, 1, 1])
 _CORNER_COLUMN = np.array([0, 1, 1, 0])
 
 
-def outlines(labels: Int32[np.ndarray, "h w"], n: int) -> tuple[Float32[np.ndarray, "v 2"], Int64[np.ndarray, "{n}+1"]]:
+def outlines(
+    labels: Int32[np.ndarray, "h w"], n: int, *, diagonal: bool = False
+) -> tuple[Float32[np.ndarray, "v 2"], Int64[np.ndarray, "{n}+1"]]:
     """Outer rings of labels 1..n along pixel edges, clockwise on the screen.
 
     Of a label in several pieces that one is taken whose ring encloses most,
-    its holes included; pixels that meet at a corner only are of different
-    pieces. A label without pixels has an empty ring. A ring begins at its
-    topmost, then leftmost corner and has vertices only where it turns, so the
-    area of the polygon is the number of pixels it encloses. It touches itself
-    where the inside of its piece is pinched.
+    its holes included. A label without pixels has an empty ring. A ring begins
+    at its topmost, then leftmost corner and has vertices only where it turns,
+    so the area of the polygon is the number of pixels it encloses. It touches
+    itself where the inside of its piece is pinched.
 
     Args:
         labels: 0 is background; no label is above `n`.
         n: Number of rings.
+        diagonal: Whether pixels of one label that meet at a corner only are one piece.
 
     Example:
         >>> vertices, offsets = outlines(np.array([[0, 1, 1]], np.int32), n=1)
         >>> vertices.tolist(), offsets.tolist()
         ([[0.0, 1.0], [0.0, 3.0], [1.0, 3.0], [1.0, 1.0]], [0, 4])
     """
-    return trace(labels, n)[:2]
+    return trace(labels, n, diagonal=diagonal)[:2]
 
 
 def trace(
-    labels: Int32[np.ndarray, "h w"], n: int
+    labels: Int32[np.ndarray, "h w"], n: int, *, diagonal: bool = False
 ) -> tuple[Float32[np.ndarray, "v 2"], Int64[np.ndarray, "{n}+1"], Bool[np.ndarray, "{n}"]]:
     """`outlines`, and which labels are one piece without holes that meets itself at no corner.
 
@@ -47,7 +49,7 @@ def trace(
     """
     padded = np.pad(labels, 1)
     pixels, sides = _pixel_sides(padded)
-    following, meets = _next_sides(padded, pixels, sides)
+    following, meets = _next_sides(padded, pixels, sides, diagonal)
     pinched = padded.take(pixels[meets])
     order, starts = _loops(following)
     pixels, sides = pixels.take(order), sides.take(order)
@@ -114,7 +116,7 @@ def _pixel_sides(padded: Int32[np.ndarray, "h w"]) -> tuple[Int64[np.ndarray, "m
 
 
 def _next_sides(
-    padded: Int32[np.ndarray, "h w"], pixels: Int64[np.ndarray, "m"], sides: Int64[np.ndarray, "m"]
+    padded: Int32[np.ndarray, "h w"], pixels: Int64[np.ndarray, "m"], sides: Int64[np.ndarray, "m"], diagonal: bool
 ) -> tuple[Int64[np.ndarray, "m"], Bool[np.ndarray, "m"]]:
     """Which side comes after each on the walk around its label, and after which the label meets itself at a corner."""
     flat, width = padded.reshape(-1), padded.shape[1]
@@ -124,7 +126,7 @@ def _next_sides(
     beside = ahead + forward.take(sides - 1)  # ahead, but across the side that is walked along
     straight = flat.take(ahead) == own
     across = flat.take(beside) == own
-    left = across & straight
+    left = across if diagonal else across & straight
     pixel = np.where(left, beside, np.where(straight, ahead, pixels))
     side = (sides + np.where(left, 3, np.where(straight, 0, 1))) % 4
     # Of the table only those places are looked up that were written.

@@ -24,7 +24,8 @@ from nuclens.core.labels import compact
 from nuclens.core.made import made_nuclei
 from nuclens.core.records import from_labels, named_schema
 from nuclens.core.schema import UNTYPED, ClassSchema
-from nuclens.core.types import FORMATS, Sample, read_instances
+from nuclens.core.suffixes import FORMATS
+from nuclens.core.types import Sample, read_instances
 from nuclens.datasets import pack
 
 CLASSES = "classes.csv"
