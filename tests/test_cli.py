@@ -418,7 +418,7 @@ def test_evaluate_segments_with_a_model(nuclens: Run, painted_model: Path, tmp_p
     command = ["evaluate", "--model", painted_model, "--dataset", "monuseg", "--path", tmp_path, "--split", "test"]
     code, out, _ = nuclens(*command, "--protocol", "monuseg")
     assert code == 0
-    assert out.startswith("monuseg 1: 1 images, 0 true and ")
+    assert out.startswith("monuseg 1: 1 image, 0 true and ")
 
 
 def test_compare_prints_a_table(nuclens: Run, squares: tuple[Path, Path], tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def test_intervals_hold_the_score_and_a_seed_decides(good: Tally, name: str) -> 
     for tissue, cells in found.table.per_tissue.items():
         for value, (low, high) in found.per_tissue[tissue].items():
             assert np.isnan(cells[value]) or low <= cells[value] <= high, (tissue, value)
+        assert found.per_tissue[tissue].keys() == cells.keys() - {"images"}
 
 
 def test_a_draw_is_of_patients_where_there_are_enough(good: Tally) -> None:
@@ -96,3 +97,13 @@ def test_other_images_are_refused(good: Tally) -> None:
     fewer = tally(images(0.1, 5), ALL)
     with pytest.raises(InputError, match="same images"):
         differences(good, fewer, ALL[0], Resampling())
+
+
+def test_one_image_says_nothing_of_others() -> None:
+    found = with_intervals(tally(images(0.1, 1), ALL), PROTOCOLS.get("pannuke"), Resampling(9))
+    ranges = [*found.headline.values(), *found.per_type["dead"].values(), *found.per_tissue["Colon"].values()]
+    assert np.isnan(ranges).all()
+    three = with_intervals(tally(images(0.1, 3), ALL), PROTOCOLS.get("pannuke"), Resampling(9))
+    assert np.isfinite(three.headline["bPQ"]).all()
+    assert np.isfinite(three.per_tissue["Colon"]["bPQ"]).all()
+    assert np.isnan(three.per_tissue["Breast"]["bPQ"]).all()

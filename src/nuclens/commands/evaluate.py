@@ -89,8 +89,9 @@ def evaluate(
         err.print(note, style="yellow", markup=False)
     for scores in found.scores:
         table = scores.table
-        print(f"{table.protocol} {table.version}: {table.images:,} images, {table.truth_nuclei:,} true and "
-              f"{table.pred_nuclei:,} predicted nuclei")  # fmt: skip
+        images = f"{table.images:,} image{'' if table.images == 1 else 's'}"
+        nuclei = f"{table.truth_nuclei:,} true and {table.pred_nuclei:,} predicted nuclei"
+        print(f"{table.protocol} {table.version}: {images}, {nuclei}")
         for name, value in list(table.headline.items())[:_HEADLINES]:
             low, high = scores.headline[name]
             ends = f"   {low:.4f} to {high:.4f}" if isfinite(low) else ""

@@ -16,6 +16,7 @@ from nuclens.jobs.score import Tally, table, values
 
 _FEWEST = 5  # groups: an interval over fewer says more about them than about the score
 _CELLS = 2_000_000  # of a table of weights at a time, so that memory does not grow with the images
+_UNKNOWN = (np.nan, np.nan)
 _Draws = Float64[np.ndarray, "repeats images"]
 _Samples = Float64[np.ndarray, "repeats *types"]
 
@@ -31,6 +32,8 @@ def drawn_over(counted: Tally) -> tuple[tuple[str, ...], str]:
 def with_intervals(counted: Tally, protocol: Protocol, how: Resampling) -> Scores:
     """The table of a protocol, with an interval for each of its numbers but those of matrices.
 
+    A single image has none, nor has a tissue with a single one.
+
     Raises:
         InputError: As `table` does.
     """
@@ -38,29 +41,26 @@ def with_intervals(counted: Tally, protocol: Protocol, how: Resampling) -> Score
     groups, _ = drawn_over(counted)
     members = {name: np.array([one == name for one in counted.tissues], float) for name in scores.per_tissue}
     samples: dict[tuple[str, int, str], list[_Samples]] = {}
-    for weights in _draws(groups, how):
+    for weights in _draws(groups, how) if len(counted) > 1 else ():
         for measure in (_without_matrices(one, scores) for one in protocol.measures):
             for name, found in values(counted, protocol, measure, weights):
                 samples.setdefault(("", found.ndim, name), []).append(found)
             within = _within_tissue(measure)
             for tissue, member in members.items():
-                for name, found in values(counted, protocol, within, weights * member):
+                for name, found in values(counted, protocol, within, weights * member) if member.sum() > 1 else ():
                     samples.setdefault((tissue, found.ndim, name), []).append(found)
     ranges = {
         key: [interval(one, how.level) for one in _columns(np.concatenate(found))] for key, found in samples.items()
     }
-    whole = {name: of_all for (tissue, axes, name), [of_all, *_] in ranges.items() if not tissue and axes == 1}
-    typed = {name: each for (tissue, axes, name), each in ranges.items() if not tissue and axes > 1}
     return Scores(
         table=scores,
-        headline=whole,
+        headline={name: ranges.get(("", 1, name), [_UNKNOWN])[0] for name in scores.headline},
         per_type={
-            kind: {name: each[place] for name, each in typed.items()} for place, kind in enumerate(scores.per_type)
+            kind: {name: ranges[("", 2, name)][place] if ranges else _UNKNOWN for name in cells}
+            for place, (kind, cells) in enumerate(scores.per_type.items())
         },
         per_tissue={
-            tissue: {
-                name: of_all for (where, axes, name), [of_all, *_] in ranges.items() if where == tissue and axes == 1
-            }
+            tissue: {name: ranges.get((tissue, 1, name), [_UNKNOWN])[0] for name in scores.headline}
             for tissue in members
         },
     )
