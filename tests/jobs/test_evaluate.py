@@ -353,6 +353,33 @@ def test_arrays_that_are_no_pannuke(tmp_path: Path) -> None:
         evaluate(tmp_path / "masks.npy", path, "pannuke", options=arrays(tmp_path, masks, colon))
 
 
+def test_an_array_of_more_than_the_part_is_refused(tmp_path: Path) -> None:
+    """Places in an array of all folds are not those in one of them."""
+    DATASETS.get("pannuke").write_example(tmp_path)
+    masks = [tmp_path / f"Fold {fold}" / "masks" / f"fold{fold}" / "masks.npy" for fold in (2, 3)]
+    options = replace(HURRIED, dataset="pannuke", split="fold3")
+    assert evaluate(masks[1], tmp_path, "pannuke", options=options)["pannuke"].table.headline["bPQ"] > 0.999
+    np.save(tmp_path / "all.npy", np.concatenate([np.load(masks[0])] * 3))
+    with pytest.raises(InputError, match=r"all.npy: holds 6 images for 2"):
+        evaluate(tmp_path / "all.npy", tmp_path, "pannuke", options=options)
+
+
+@pytest.mark.parametrize(
+    ("labels", "quality"),
+    [
+        (np.arange(90_000).reshape(300, 300), 1.0),
+        (np.ones((20, 30), np.int64), 1.0),
+        (np.zeros((20, 30), np.int64), math.nan),
+    ],
+)
+def test_odd_maps_have_the_right_number(tmp_path: Path, labels: np.ndarray, quality: float) -> None:
+    """Ninety thousand nuclei of a pixel, one that leaves no background, and none at all."""
+    np.save(tmp_path / "map.npy", labels)
+    found = evaluate(tmp_path / "map.npy", tmp_path / "map.npy", "monuseg", options=HURRIED, out=tmp_path / "out")
+    assert found["monuseg"].table.headline["PQ"] == pytest.approx(quality, nan_ok=True)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+
+
 def test_a_model_needs_pixels(folders: tuple[Path, Path], painted_model: Path) -> None:
     with pytest.raises(InputError, match="no pixels to segment"):
         evaluate(load_model(painted_model), folders[1] / "labels", "monuseg", options=replace(HURRIED, mpp=0.25))

@@ -55,6 +55,8 @@ def compare(
     first, second = (joined_sides(pred, truth, one, options) for pred in predictions)
     second = replace(second, words=first.words)
     [adapted], notes = fitted([one], first, options)
+    if out is not None:
+        prepare(Path(out))
     counted = [tally(reported(side, report), [FIGURES, adapted]) for side in (first, second)]
     scores = table(counted[0], adapted)
     columns = [image_columns(one) for one in counted]
@@ -72,7 +74,6 @@ def compare(
         notes=(*notes, *scores.notes, *dict.fromkeys((*wordless(first), *wordless(second)))),
     )
     if out is not None:
-        prepare(Path(out))
         rows = ((name, *asdict(one).values()) for name, one in found.values.items())
         cells = ((name, first, second, gap, *ends, p) for name, first, second, gap, ends, p in rows)
         write_rows(Path(out) / "compare.csv", ("score", "first", "second", "difference", "low", "high", "p"), cells)

@@ -86,6 +86,8 @@ def evaluate(
     protocols = chosen(protocol)
     joined = joined_sides(pred, truth, protocols[0], options)
     adapted, notes = fitted(protocols, joined, options)
+    if out is not None:
+        prepare(Path(out))
     counted = tally(reported(joined, report), [FIGURES, *adapted])
     scores, skipped = [], []
     for one in adapted:
@@ -109,7 +111,6 @@ def evaluate(
         notes=(*notes, *wordless(joined), *skipped),
     )
     if out is not None:
-        prepare(Path(out))
         write_tables(found, Path(out))
         write_report(found, Path(out) / REPORT, joined.seen)
     return found

@@ -66,14 +66,9 @@ def file_side(path: Path, tissues: Path | None = None) -> Side:
     """
     with _unpacked(path) as place:
         readers = own_names(place)
+    placed = path.is_file() and list(readers) == [str(k) for k in range(len(readers))]
     beside = path.with_name("types.npy")
-    if (
-        tissues is None
-        and path.is_file()
-        and list(readers) == [str(k) for k in range(len(readers))]
-        and beside.is_file()
-    ):
-        tissues = beside
+    tissues = beside if tissues is None and placed and beside.is_file() else tissues
     organs = {} if tissues is None else _tissues(tissues, tuple(readers))
     return Side(str(path), tuple(readers), _Reader(readers), tissues=organs)
 
@@ -86,18 +81,22 @@ def prediction_side(path: Path, truth: Side) -> Side:
         InputError: Images and predictions do not match one to one.
     """
     with _unpacked(path) as place:
-        try:
-            readers = predictions(place, truth.names)
-        except InputError:
-            # Whoever predicted a whole data set has more than a part of it needs.
-            if not truth.beyond:
-                raise
-            try:
-                readers = predictions(place, (*truth.names, *truth.beyond))
-            except InputError:
-                readers = predictions(place, truth.names)
+        readers = _matched(place, truth)
     mpp = _mpp_of(path.glob(f"*/{DONE}")) if path.is_dir() else None
     return Side(str(path), truth.names, _Reader(readers), mpp=mpp)
+
+
+def _matched(place: Path, truth: Side) -> Mapping[str, Read]:
+    try:
+        return predictions(place, truth.names)
+    except InputError as error:
+        # Whoever predicted a whole data set has more than a part needs; but places in an array are not a part's.
+        if not truth.beyond or place.suffix == ".npy":
+            raise
+        try:
+            return predictions(place, (*truth.names, *truth.beyond))
+        except InputError:
+            raise error from None
 
 
 def model_side(segmenter: Segmenter, truth: Side, mpp: float | None) -> Side:
