@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import signal
 import struct
 import subprocess
@@ -16,11 +17,12 @@ import pytest
 from jaxtyping import UInt8
 
 from nuclens import __version__, cli
+from nuclens.core.datasets import DATASETS
 from nuclens.core.errors import CheckpointError, MissingExtraError
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = (
-    *("segment", "demo", "train", "export", "doctor", "data"),
+    *("segment", "demo", "train", "export", "doctor", "data", "evaluate", "evaluate compare", "evaluate ceiling"),
     *(f"data {command}" for command in ("list", "info", "verify", "example", "convert", "preview")),
 )
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
@@ -363,3 +365,121 @@ def test_without_torch_training_names_its_extra(tmp_path: Path, arguments: list[
     # Where the light set alone is installed, the others that training needs are missing too.
     missing = ["torch", *(name for name in ("lightning", "safetensors") if find_spec(name) is None)]
     assert run.stderr == f"training needs {', '.join(missing)}; `pip install 'nuclens[train]'` brings them\n"
+
+
+# --- evaluate ---
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> tuple[Path, Path]:
+    """Predicted and true label maps of two images; the prediction lacks one of six nuclei of each."""
+    labels = np.kron(np.arange(1, 7).reshape(2, 3), np.pad(np.ones((8, 8), int), 2)).astype(np.int32)
+    for side, lost in (("pred", 1), ("truth", 0)):
+        (tmp_path / side).mkdir()
+        for name in ("one", "two"):
+            np.save(tmp_path / side / f"{name}.npy", np.where(labels == lost, 0, labels))
+    return tmp_path / "pred", tmp_path / "truth"
+
+
+def test_evaluate_prints_numbers_and_where_the_report_is(
+    nuclens: Run, squares: tuple[Path, Path], tmp_path: Path
+) -> None:
+    code, out, err = nuclens("evaluate", *squares, "--protocol", "monuseg", "--out", tmp_path / "out")
+    assert code == 0
+    assert err == "the truth has no types: scores by type are undefined\n"
+    first, *values, drawn, last = out.splitlines()
+    assert first == "monuseg 1: 2 images, 12 true and 10 predicted nuclei"
+    assert [line.split()[0] for line in values] == ["AJI", "PQ", "DQ", "SQ", "Dice"]
+    assert values[1] == "  PQ             0.9091   0.9091 to 0.9091"
+    assert (drawn, last) == ("intervals: 95 %, over 2 images", f"report: {tmp_path / 'out' / 'report.html'}")
+    assert (tmp_path / "out" / "report.html").is_file()
+    code, out, _ = nuclens("evaluate", *squares)
+    assert code == 0
+    assert out.endswith("no report is written; --out DIR writes one\n")
+    assert "undefined" in out
+
+
+@pytest.mark.data
+def test_evaluate_gives_the_official_numbers(nuclens: Run, data_root: Path, tmp_path: Path) -> None:
+    golden = data_root / "golden" / "pannuke_metrics"
+    sides = golden / "pred.npz", golden / "true.npz"
+    code, out, _ = nuclens(
+        "evaluate", *sides, "--protocol", "pannuke", "--types", golden / "types.npy", "--out", tmp_path
+    )
+    assert code == 0
+    assert "  mPQ            0.5760   " in out
+    written = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["scores"][0]["table"]["headline"]
+    assert written["mPQ"] == pytest.approx(0.5760143852743482, abs=1e-9)
+    assert written["bPQ"] == pytest.approx(0.6336406934526956, abs=1e-9)
+
+
+def test_evaluate_segments_with_a_model(nuclens: Run, painted_model: Path, tmp_path: Path) -> None:
+    DATASETS.get("monuseg").write_example(tmp_path)
+    command = ["evaluate", "--model", painted_model, "--dataset", "monuseg", "--path", tmp_path, "--split", "test"]
+    code, out, _ = nuclens(*command, "--protocol", "monuseg")
+    assert code == 0
+    assert out.startswith("monuseg 1: 1 image, 0 true and ")
+
+
+def test_compare_prints_a_table(nuclens: Run, squares: tuple[Path, Path], tmp_path: Path) -> None:
+    pred, truth = squares
+    code, out, _ = nuclens(
+        "evaluate", "compare", pred, truth, truth, "--protocol", "monuseg", "--out", tmp_path / "out"
+    )
+    assert code == 0
+    head, *values, drawn, last = out.splitlines()
+    assert head.split() == ["A", "B", "B", "-", "A", "interval", "p"]
+    assert values[1].split()[:4] == ["PQ", "0.9091", "1.0000", "+0.0909"]
+    assert (drawn, last) == ("intervals: 95 %, over 2 images", f"report: {tmp_path / 'out' / 'compare.html'}")
+
+
+def test_ceiling_prints_a_line_per_encoding(nuclens: Run, tmp_path: Path) -> None:
+    DATASETS.get("consep").write_example(tmp_path)
+    command = [
+        "evaluate",
+        "ceiling",
+        "--dataset",
+        "consep",
+        "--path",
+        tmp_path,
+        "--split",
+        "test",
+        "--encoding",
+        "offset",
+    ]
+    code, out, err = nuclens(*command)
+    assert (code, err) == (0, "")
+    head, line = out.splitlines()
+    assert head.split() == ["PQ", "DQ", "SQ", "mPQ", "AJI"]
+    assert line.startswith("offset ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 2, "0 paths; wanted PRED and TRUTH"),
+        (["pred"], 2, "1 paths; wanted PRED and TRUTH"),
+        (["pred", "truth", "--model", "default"], 2, "with --model TRUTH alone"),
+        (["pred", "truth", "--protocol", "panuke"], 2, "did you mean pannuke"),
+        (["pred", "nowhere"], 3, "nowhere: there is no such file or folder"),
+        (["pred", "other"], 2, "pred: 1 of 1 images have no prediction (three); 2 predictions have no image"),
+        (["ceiling"], 2, "ceiling: no TRUTH"),
+        (["truth", "pred", "--protocol", "pannuke"], 2, "averages over tissues"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_line(
+    nuclens: Run,
+    squares: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    np.save(tmp_path / "other" / "three.npy", np.zeros((4, 4), np.int32))
+    ended, out, err = nuclens("evaluate", *arguments)
+    assert (ended, out) == (code, "")
+    [line] = err.splitlines()
+    assert said in line

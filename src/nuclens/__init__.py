@@ -11,9 +11,11 @@ __version__ = "0.1.0"
 # Where each public name lives; importing nuclens itself loads none of them.
 _HOMES = {
     "ClassSchema": "nuclens.core.schema",
+    "EvaluateOptions": "nuclens.jobs.evaluate",
     "Frame": "nuclens.core.types",
     "InstanceMap": "nuclens.core.types",
     "Instances": "nuclens.core.types",
+    "evaluate": "nuclens.jobs.evaluate",
     "load_model": "nuclens.jobs.segment",
     "open_image": "nuclens.core.slides",
     "overlay": "nuclens.report.overlay",

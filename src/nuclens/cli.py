@@ -6,20 +6,16 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from nuclens import __version__
+from nuclens.commands.evaluate import evaluation
+from nuclens.commands.terminal import FLAG, LIST, err, progress
 from nuclens.core.errors import DataError, NuclensError, PartialFailure
-from nuclens.core.types import Progress
 
 app = App(
     name="nuclens",
@@ -29,9 +25,6 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
 INTERRUPTED = 130
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
-_FLAG = Parameter(negative=(), show_default=False)
-_LIST = Parameter(negative=(), show_default=False, consume_multiple=True)
 
 
 @Parameter(name="*")
@@ -47,8 +40,8 @@ class Outputs:
     """
 
     out: Path
-    formats: Annotated[tuple[str, ...], _LIST] = ()
-    overwrite: Annotated[bool, _FLAG] = False
+    formats: Annotated[tuple[str, ...], LIST] = ()
+    overwrite: Annotated[bool, FLAG] = False
 
 
 @app.command(usage="Usage: nuclens segment INPUT... --out PATH [OPTIONS]")
@@ -78,15 +71,15 @@ def segment(
 
     names = tuple(part for entry in outputs.formats for part in entry.split(",") if part)
     options = BatchOptions(model=model, mpp=mpp, formats=names, tile_px=tile_size, overwrite=outputs.overwrite)
-    with _progress() as report:
+    with progress() as report:
         outcomes = segment_files(inputs, outputs.out, options, report)
     done = [outcome.record for outcome in outcomes if outcome.error is None]
     for record in done:
         for line in (*record["notes"], *record["warnings"]):
-            _err.print(f"{record['input']}: {line}", style="yellow", markup=False)
+            err.print(f"{record['input']}: {line}", style="yellow", markup=False)
     errors = [outcome.error for outcome in outcomes if outcome.error is not None]
     for error in errors:
-        _err.print(str(error), style="red", markup=False)
+        err.print(str(error), style="red", markup=False)
     nuclei = sum(record["nuclei"] for record in done)
     skipped = sum(outcome.skipped for outcome in outcomes)
     before = f", {skipped} of them done before" if skipped else ""
@@ -148,7 +141,7 @@ def train(
     from nuclens.jobs.train import Course
     from nuclens.jobs.train import train as run
 
-    with _progress() as report:
+    with progress() as report:
         run(recipe, data, out, Course(start, cooldown), changes=changes or (), report=report)
     print(f"trained: {out}; `nuclens export {out} --out MODEL` makes it a model")
     return 0
@@ -225,16 +218,16 @@ def data_verify(name: str, path: Path, /) -> int:
     """
     from nuclens.jobs.data import verify as look_over
 
-    with _progress() as report:
+    with progress() as report:
         found = look_over(name, path, report)
     for split, count in found.images.items():
         print(f"{count:,} images{f' of {split}' if split else ''}")
     for kind, count in found.nuclei.items():
         print(f"{count:,} {kind}")
     for note in found.notes:
-        _err.print(note, style="yellow", markup=False)
+        err.print(note, style="yellow", markup=False)
     for problem in found.problems:
-        _err.print(problem, style="red", markup=False)
+        err.print(problem, style="red", markup=False)
     count = len(found.problems)
     print(f"{count} problem{'' if count == 1 else 's'}" if count else "sound")
     return DataError.exit_code if found.problems else 0
@@ -263,7 +256,7 @@ def data_convert(
     *,
     to: Literal["folder", "pannuke", "coco"],
     split: str | None = None,
-    allow_loss: Annotated[bool, _FLAG] = False,
+    allow_loss: Annotated[bool, FLAG] = False,
 ) -> int:
     """Write a data set in another layout, read it back and compare.
 
@@ -280,10 +273,10 @@ def data_convert(
     from nuclens.jobs.convert import convert as write
     from nuclens.jobs.data import open_samples
 
-    with _progress() as report:
+    with progress() as report:
         done = write(open_samples(name, path, split or ""), to, out, allow_loss=allow_loss, report=report)
     for what in done.lost:
-        _err.print(f"lost: {what}", style="yellow", markup=False)
+        err.print(f"lost: {what}", style="yellow", markup=False)
     print(f"{done.nuclei:,} nuclei in {done.images:,} images as {to}: {out}")
     return 0
 
@@ -310,6 +303,9 @@ def data_preview(
     return 0
 
 
+app.command(evaluation)
+
+
 @app.command
 def doctor() -> int:
     """Say what this installation can do, what is missing, and how to get it."""
@@ -332,29 +328,9 @@ def main() -> None:
     try:
         code = app(sys.argv[1:])
     except NuclensError as error:
-        _err.print(str(error), style="red", markup=False)
+        err.print(str(error), style="red", markup=False)
         code = error.exit_code
     except KeyboardInterrupt:
-        _err.print("interrupted; run the same command again to go on", style="yellow")
+        err.print("interrupted; run the same command again to go on", style="yellow")
         code = INTERRUPTED
     sys.exit(code or 0)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[Progress], None]]:
-    """A bar on the terminal; nothing where output is not a terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[found]}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=_err, disable=not _err.is_terminal, transient=True) as bar:
-        task = bar.add_task("starting", total=None, found="")
-
-        def report(progress: Progress) -> None:
-            found = f"{progress.nuclei:,} nuclei, {progress.mm2:.2f} mm²" if progress.stage == "segment" else ""
-            bar.update(task, description=progress.stage, completed=progress.done, total=progress.total, found=found)
-
-        yield report

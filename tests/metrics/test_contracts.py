@@ -45,3 +45,7 @@ class TestCalibration(MetricContract):
 
 class TestImageLabel(MetricContract):
     name = "image_label"
+
+
+class TestSizes(MetricContract):
+    name = "sizes"

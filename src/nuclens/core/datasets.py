@@ -34,6 +34,7 @@ class DatasetCard:
         layout: Folders and files it is read from.
         source: Where to get it.
         schema: Its own types: id k is the k-th.
+        merged: Coarser names of its types in which scores are published, each by its own name, by who uses them.
         mpp: Micrometres per pixel, or None where not published.
         images: Published number of images of each official split; the split is "" where there is none.
         triples: Official (training, validation, test) splits; "" where one is not provided for.
@@ -49,6 +50,7 @@ class DatasetCard:
     layout: str
     source: str = ""
     schema: ClassSchema = UNTYPED
+    merged: dict[str, dict[str, str]] = field(default_factory=dict)
     mpp: float | None = None
     images: dict[str, int] = field(default_factory=dict)
     triples: tuple[tuple[str, str, str], ...] = ()

@@ -11,7 +11,7 @@ from nuclens.core.errors import DataError, InputError
 from nuclens.core.predictions import Prediction, drawn
 from nuclens.core.suffixes import FORMATS, format_to_read
 
-Read = Callable[[tuple[int, int]], Prediction]
+Read = Callable[[tuple[int, int] | None], Prediction]
 
 # What programs put behind the name of an image.
 TAILS = (".ome", "_label", "_labels", "_instances", "_pred", "_mask", "_masks", "_cp_masks")
@@ -28,9 +28,9 @@ def predictions(path: str | Path, names: Sequence[str], format: str | None = Non
 
     Args:
         path: The folder of a run of Nuclens; a folder of files in one format, called like the images, with one of
-            `TAILS` or a format's suffix behind the name or not; or one file that holds all images. Only in PanNuke's
-            arrays images have places instead of names: the first is for the first of `names`, unless those are the
-            places themselves.
+            `TAILS` or a format's suffix behind the name or not; or one file that holds all images, or the only one,
+            whatever it is called. Only in PanNuke's arrays images have places instead of names: the first is for the
+            first of `names`, unless those are the places themselves.
         names: Of the images, each once, without folder and ending.
         format: Name of the format, where files in several are in the folder, or the files do not tell it.
 
@@ -46,7 +46,32 @@ def predictions(path: str | Path, names: Sequence[str], format: str | None = Non
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder; check the name")
     found = _folder(path, format, names) if path.is_dir() else _file(path, format, names)
+    if path.is_file() and len(found) == len(names) == 1:
+        return {names[0]: found[0][2]}
     return _matched(path, names, found)
+
+
+def own_names(path: str | Path) -> Mapping[str, Read]:
+    """What reads each image of a folder or file as `predictions` takes them, by their own names.
+
+    A reader that is not told a size takes the one that the file says.
+
+    Raises:
+        InputError: Two files are of one image.
+        DataError: There is nothing to read. On call: a file is damaged, or does not say how large its image is.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file or folder; check the name")
+    found = _folder(path, None, ()) if path.is_dir() else _file(path, None, ())
+    readers: dict[str, Read] = {}
+    for stem, place, read in found:
+        tail = max((tail for tail in TAILS if stem.endswith(tail)), key=len, default="")
+        name = stem.removesuffix(tail)
+        if name in readers:
+            raise InputError(f"{path}: {place} is not the only file for image {name}; wanted one each")
+        readers[name] = read
+    return readers
 
 
 def _file(path: Path, name: str | None, names: Sequence[str]) -> list[tuple[str, str, Read]]:
@@ -56,7 +81,7 @@ def _file(path: Path, name: str | None, names: Sequence[str]) -> list[tuple[str,
         return [(_stem(path, plugin), path.name, partial(_read, plugin, path))]
     images = plugin.images(path)
     keys = list(images)
-    if getattr(plugin, "placed", False) and set(names) != set(keys):
+    if names and getattr(plugin, "placed", False) and set(names) != set(keys):
         if len(keys) != len(names):
             raise InputError(f"{path}: holds {len(keys)} images for {len(names)}; wanted one each, in their order")
         keys = list(names)
@@ -144,7 +169,7 @@ def _listed(names: Sequence[str]) -> str:
     return f" ({', '.join(names[:_SHOWN])}{more})" if names else ""
 
 
-def _read(plugin: Any, path: Path, shape: tuple[int, int]) -> Prediction:
+def _read(plugin: Any, path: Path, shape: tuple[int, int] | None) -> Prediction:
     """The prediction of a file of one image."""
     if hasattr(plugin, "predict"):
         return _sized(path, partial(plugin.predict, path), shape)
@@ -152,11 +177,15 @@ def _read(plugin: Any, path: Path, shape: tuple[int, int]) -> Prediction:
         images = plugin.images(path)
         if len(images) == 1:
             return _sized(path, next(iter(images.values())), shape)
-    return drawn(path, plugin.read(path), shape)
+    nuclei = plugin.read(path)
+    own = (nuclei.frame.height, nuclei.frame.width)
+    if shape is None and not all(own):
+        raise DataError(f"{path}: does not say how large its image is; put it into labels/ beside images/")
+    return drawn(path, nuclei, shape or own)
 
 
-def _sized(path: Path, read: Callable[[], Prediction], shape: tuple[int, int]) -> Prediction:
+def _sized(path: Path, read: Callable[[], Prediction], shape: tuple[int, int] | None) -> Prediction:
     prediction = read()
-    if prediction.labels.shape != shape:
+    if shape not in (None, prediction.labels.shape):
         raise DataError(f"{path}: a prediction of {prediction.labels.shape} pixels for an image of {shape}")
     return prediction
