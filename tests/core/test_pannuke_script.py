@@ -100,6 +100,7 @@ def test_a_covered_image_counts_as_empty_for_the_script() -> None:
     layers[:2, :, 0], layers[2:, :, 1] = 1, 1
     types = np.array([0, 1], np.uint8)
     assert irregular(Comparison(Nuclei(full, types), Nuclei(full, types)))
+    assert not irregular(Comparison(Nuclei(full), Nuclei(full)))
     # Two types that share the image: no background in the merged map, some in each channel.
     assert script_counts(Comparison(from_layers(layers), from_layers(layers))) is None
     single = np.zeros((4, 4, 2), np.int32)

@@ -116,7 +116,7 @@ def test_types_stand_beside_label_maps_as_names_or_ids(root: Path) -> None:
 @pytest.mark.parametrize(("text", "reason"), [
     ("id,name\n1,a\n3,b\n", "ids 1, 3; wanted 1, 2, 3"),
     ("id,name\n0,a\n", "ids 0; wanted 1, 2"),
-    ("id,name\n1,a\n2,a\n", "two types have the same name"),
+    ("id,name\n1,a\n2,a\n", "two types of nuclei have the same name"),
     ("id,name,color\n1,a,red\n", "colours as #c80000"),
     ("id,name,color\n1,a,#c800\n", "colours as #c80000"),
     ("name\na\n", "cannot be read .*wanted CSV of id, name"),

@@ -15,6 +15,7 @@ from nuclens.core.errors import CheckpointError
 from nuclens.core.heads import to_integers
 from nuclens.core.kinds import Kind
 from nuclens.core.models import CONSTANTS, GRAPH, Model, open_model
+from nuclens.engines import openvino
 from nuclens.engines.openvino import PLUGIN, OpenVinoOptions
 from nuclens.testing.engines import EngineContract
 
@@ -72,6 +73,42 @@ def test_large_numbers_stop_at_the_ends(tiny_model: Path) -> None:
     raw = PLUGIN.load(replace(model, card=replace(model.card, heads=heads)), OpenVinoOptions(threads=1)).run(rgb)
     assert np.all(raw["nucleus"] == 255)
     assert (raw["offset"].min(), raw["offset"].max()) == (-127, 127)
+
+
+def test_a_size_that_comes_again_gives_the_same_bits(tiny_model: Path) -> None:
+    """The first tile runs through the graph of any size, later ones through one compiled for theirs."""
+    runner = PLUGIN.load(open_model(tiny_model), OpenVinoOptions(threads=1))
+    tiles = [np.random.default_rng(6).integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((64, 96), (48, 48))]
+    before = [runner.run(tile) for tile in tiles]
+    for _ in range(3):
+        for tile, wanted in zip(tiles, before, strict=True):
+            for name, value in runner.run(tile).items():
+                np.testing.assert_array_equal(value, wanted[name])
+
+
+def test_sizes_that_take_turns_are_compiled_for_once(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = PLUGIN.load(open_model(tiny_model), OpenVinoOptions(threads=1))
+    compiled: list[tuple[int, ...]] = []
+    plain = type(runner)._compiled
+
+    def counted(self: Any, shape: tuple[int, ...]) -> Any:
+        compiled.append(shape)
+        return plain(self, shape)
+
+    monkeypatch.setattr(type(runner), "_compiled", counted)
+    for _ in range(8):
+        for size in ((16, 32), (32, 16)):
+            runner.run(np.zeros((*size, 3), np.uint8))
+    assert compiled == [(1, -1, -1, 3), (1, 16, 32, 3)]
+
+
+def test_large_tiles_are_compiled_for_at_once(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "LARGE_PX", 32 * 32)
+    runner = PLUGIN.load(open_model(tiny_model), OpenVinoOptions(threads=1))
+    runner.run(np.zeros((32, 32, 3), np.uint8))
+    assert runner._one_size is not None
+    assert runner._one_size[0] == (32, 32)
+    assert runner._any_size is None
 
 
 def test_a_graph_of_another_export_is_told(tiny_model: Path) -> None:

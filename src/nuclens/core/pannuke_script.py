@@ -11,9 +11,14 @@ from nuclens.core.overlap import overlap
 
 
 def irregular(image: Comparison) -> bool:
-    """Whether the script may give another number than its rule says: nuclei overlap, or there is no background."""
-    layered = image.truth.layers is not None or image.pred.layers is not None
-    return layered or bool(image.covered.any())
+    """Whether the script may give another number than its rule says: nuclei overlap, or there is no background.
+
+    Nuclei without types are nothing the script could be given, so they are scored by its rule.
+    """
+    sides = (image.truth, image.pred)
+    layered = any(side.layers is not None for side in sides)
+    typed = all(side.types is not None for side in sides)
+    return layered or (typed and bool(image.covered.any()))
 
 
 def script_counts(image: Comparison) -> tuple[float, int, int, int] | None:

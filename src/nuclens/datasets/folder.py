@@ -103,6 +103,8 @@ def _classes(root: Path) -> ClassSchema:
     try:
         colors = {row["name"]: _color(row["color"]) for row in rows if row.get("color")}
         return named_schema(path, [row["name"] for row in rows], colors)
+    except DataError as error:
+        raise CorruptDatasetError(str(error)) from error
     except (ValueError, NuclensError) as error:
         raise CorruptDatasetError(f"{path}: {error}; wanted different names, and colours as #c80000") from error
 

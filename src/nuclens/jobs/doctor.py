@@ -14,7 +14,17 @@ from nuclens.core.models import open_model, shipped
 from nuclens.core.plan import instruction_class
 
 LIGHT = (
-    *("cyclopts", "imagecodecs", "jaxtyping", "numpy", "opencv-python-headless", "openvino", "orjson", "pyarrow"),
+    *(
+        "cyclopts",
+        "imagecodecs",
+        "jaxtyping",
+        "lap",
+        "numpy",
+        "opencv-python-headless",
+        "openvino",
+        "orjson",
+        "pyarrow",
+    ),
     *("pydantic", "rich", "shapely", "tifffile"),
 )
 EXTRAS = {"train": ("lightning", "safetensors", "torch"), "export": ("nncf",)}

@@ -154,6 +154,8 @@ def _quantised(graph: Any, crops: np.ndarray) -> Any:
         nncf.Dataset(pixels),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(pixels),
+        # Slower, and worth 0.004 of panoptic quality on the images set aside.
+        fast_bias_correction=False,
         # Without VNNI instructions 8-bit products overflow unless weights keep a bit in hand.
         advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
     )
