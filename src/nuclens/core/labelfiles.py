@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from tokenize import TokenError
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import cv2
 import imagecodecs
@@ -16,8 +12,8 @@ import numpy as np
 import tifffile
 from jaxtyping import Bool, Int32, Shaped
 
-from nuclens.core.datasets import read_rgb
-from nuclens.core.errors import CorruptDatasetError, DataError, InputError
+from nuclens.core.datasets import read_rgb, telling
+from nuclens.core.errors import CorruptDatasetError, InputError
 from nuclens.core.headers import bare_png, picture_header
 from nuclens.core.labels import whole_ids
 
@@ -29,11 +25,6 @@ KEYS = (
     "mask",
     "arr_0",
 )  # of an archive with several arrays, the first that is there
-# What NumPy, tifffile and the codecs were seen to raise on damaged bytes.
-_DAMAGE = (
-    *(OSError, ValueError, LookupError, TypeError, EOFError, ArithmeticError, AttributeError, AssertionError),
-    *(RuntimeError, MemoryError, SyntaxError, TokenError, struct.error, zlib.error, BadZipFile),
-)
 
 
 def read_labels(path: Path) -> Int32[np.ndarray, "h w"]:
@@ -65,25 +56,6 @@ def pieces(mask: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
     """The 4-connected pieces of a mask as labels 1..n: what meets at a corner only is two nuclei."""
     labels: np.ndarray = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4, ltype=cv2.CV_32S)[1]
     return labels
-
-
-@contextmanager
-def telling(path: Path, wanted: str) -> Iterator[None]:
-    """Tell whatever goes wrong while a file is read in one line that begins with its path.
-
-    Raises:
-        CorruptDatasetError: In place of what decoders raise on damaged bytes.
-    """
-    if not path.is_file():
-        raise CorruptDatasetError(f"{path}: no such file; {wanted}")
-    try:
-        yield
-    except (InputError, DataError) as error:
-        text = str(error)
-        raise CorruptDatasetError(text if text.startswith(f"{path}: ") else f"{path}: {text}") from error
-    except _DAMAGE as error:
-        line = " ".join(str(error).split()) or type(error).__name__
-        raise CorruptDatasetError(f"{path}: cannot be read ({line:.160}); {wanted}, or copy it again") from error
 
 
 def _npy(path: Path) -> Shaped[np.ndarray, "..."]:
