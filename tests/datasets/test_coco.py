@@ -72,8 +72,8 @@ def test_pictures_lie_in_the_usual_places(tmp_path: Path, place: str) -> None:
 
 
 @pytest.mark.parametrize(("annotation", "image", "reason"), [
-    ({"segmentation": {"size": [4, 3], "counts": [12]}}, {}, r"mask of \[4, 3\] for 3 x 4"),
-    ({"segmentation": {"size": [3, 4], "counts": [1, 2]}}, {}, "do not make 3 x 4"),
+    ({"segmentation": {"size": [4, 3], "counts": [12]}}, {}, r"mask of \[4, 3\], not 3 x 4"),
+    ({"segmentation": {"size": [3, 4], "counts": [1, 2]}}, {}, "do not fill 3 x 4"),
     ({"segmentation": {"size": [3, 4], "counts": "0!"}}, {}, "letter"),
     ({"segmentation": [[1, 2, 3]]}, {}, "reshape"),
     ({"segmentation": []}, {}, "concatenate"),

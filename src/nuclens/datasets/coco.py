@@ -23,7 +23,7 @@ from nuclens.core.files import replacing
 from nuclens.core.labels import compact
 from nuclens.core.made import made_nuclei
 from nuclens.core.records import named_schema
-from nuclens.core.rle import run_lengths, run_pixels, unpack_runs
+from nuclens.core.runs import parse_runs, run_lengths, run_pixels
 from nuclens.core.schema import UNTYPED, ClassSchema
 from nuclens.core.types import Sample
 
@@ -130,10 +130,8 @@ def _entry(root: Path, path: Path, image: _Json) -> Entry:
 def _pixels(segmentation: Any, height: int, width: int) -> tuple[Int64[np.ndarray, "p"], Int64[np.ndarray, "p"]]:
     """Rows and columns of run lengths, or of polygons."""
     if isinstance(segmentation, dict):
-        counts = segmentation["counts"]
-        if list(segmentation["size"]) != [height, width]:
-            raise InputError(f"a mask of {segmentation['size']} for {height} x {width} pixels")
-        return run_pixels(unpack_runs(counts) if isinstance(counts, str) else counts, height, width)
+        rows, columns = np.divmod(run_pixels(parse_runs(segmentation, (height, width)), (height, width)), width)
+        return rows, columns
     inside = [_drawn(np.array(ring, np.float64).reshape(-1, 2)[:, ::-1], height, width) for ring in segmentation]
     pixels = np.unique(np.concatenate(inside, axis=1), axis=1)
     return pixels[0], pixels[1]
@@ -200,11 +198,12 @@ def _annotations(sample: Sample, unknown: int) -> Iterator[_Json]:
 
 
 def _annotation(size: list[int], counts: list[int], category: int) -> _Json:
-    rows, columns = run_pixels(counts, *size)
+    segmentation = {"size": size, "counts": counts}
+    rows, columns = _pixels(segmentation, *size)
     left, top = int(columns.min()), int(rows.min())
     return {
         "category_id": category,
-        "segmentation": {"size": size, "counts": counts},
+        "segmentation": segmentation,
         "area": len(rows),
         "bbox": [left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top],
         "iscrowd": 0,
