@@ -303,7 +303,10 @@ def untyped_sample(entry: Entry, ids: Shaped[np.ndarray, "h w"]) -> Sample:
     Raises:
         CorruptDatasetError: The ids are no label map, or differ from the image in size.
     """
-    labels, old = compact(whole(entry.labels, ids))
+    try:
+        labels, old = compact(whole_ids(ids))
+    except InputError as error:
+        raise CorruptDatasetError(f"{entry.labels}: {error}") from error
     return paired_sample(entry, labels, np.zeros(len(old) + 1, np.uint8))
 
 
@@ -318,18 +321,6 @@ def paired_sample(entry: Entry, labels: Int32[np.ndarray, "h w"], types: UInt8[n
         return Sample(entry.id, entry.group, rgb, labels, types, tissue=entry.tissue)
     except ShapeError as error:
         raise CorruptDatasetError(f"{entry.labels}: {error}; wanted one size") from error
-
-
-def whole(path: Path, ids: Shaped[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
-    """Ids of a file, checked.
-
-    Raises:
-        CorruptDatasetError: They are not whole numbers from 0 to 2147483647 on two axes.
-    """
-    try:
-        return whole_ids(ids)
-    except InputError as error:
-        raise CorruptDatasetError(f"{path}: {error}") from error
 
 
 def need_named_types(sample: Sample, schema: ClassSchema) -> None:

@@ -5,15 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from tokenize import TokenError
 
 import numpy as np
 from jaxtyping import Int32, Integer, Shaped, UInt8
 
-from nuclens.core.datasets import Dataset, DatasetCard, Entry, Samples, below, need_named_types, need_some, schema_of
+from nuclens.core.datasets import (
+    Dataset,
+    DatasetCard,
+    Entry,
+    Samples,
+    below,
+    need_named_types,
+    need_some,
+    schema_of,
+    telling,
+)
 from nuclens.core.errors import CorruptDatasetError, InputError
 from nuclens.core.labels import compact
 from nuclens.core.made import made_nuclei
+from nuclens.core.npy import open_npy
 from nuclens.core.types import Sample
 
 TYPES = 5  # and a channel for the background, which says nothing that the others do not
@@ -94,12 +104,8 @@ def _read(entry: Entry) -> Sample:
 
 def _mapped(path: Path, wanted: str, *, axes: int, kinds: str = "uif") -> Shaped[np.ndarray, "..."]:
     """An array that stays on disk until it is sliced."""
-    try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, OverflowError, SyntaxError, TokenError) as error:
-        line = " ".join(str(error).split())
-        objects = "; load it once with allow_pickle=True and save it as text" if "bject" in line else ""
-        raise CorruptDatasetError(f"{path}: cannot be read ({line:.120}); wanted {wanted}{objects}") from error
+    with telling(path, f"wanted {wanted}"):
+        array = open_npy(path)
     if array.ndim != axes or array.dtype.kind not in kinds:
         raise CorruptDatasetError(f"{path}: {array.dtype} of shape {array.shape}; wanted {wanted}")
     return array
