@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from nuclens.core.runs import parse_runs, run_lengths, run_pixels
+from nuclens.core.coco import parse_runs, parse_segmentation, run_lengths, run_pixels
 
 # What pycocotools 2.0 makes of two masks: `encode(np.asfortranarray(mask))`.
 MASKS = [
@@ -104,3 +104,21 @@ def test_text_that_is_damaged_is_told() -> None:
     for text, reason in (("1!", "letter '!'"), ("6P", "end inside a number")):
         with pytest.raises(ValueError, match=reason):
             parse_runs({"size": [2, 3], "counts": text}, (2, 3))
+
+
+def test_polygons_and_masks_are_told_apart() -> None:
+    parts, runs = parse_segmentation([[0, 1, 2, 1, 2, 3], [5, 5, 6, 5, 6, 7, 5, 7]], (9, 9))
+    assert [part.tolist() for part in parts] == [[[1, 0], [1, 2], [3, 2]], [[5, 5], [5, 6], [7, 6], [7, 5]]]
+    assert runs is None
+    parts, runs = parse_segmentation({"size": [2, 3], "counts": [1, 2, 3]}, (2, 3))
+    assert parts == []
+    assert runs is not None
+    assert runs.tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    "drawn", [[], [[]], [[1, 2, 3, 4]], [[1, 2, 3]], [[0, 0, 1, 1, 2, np.nan]], [[0, 0, 1, 1, 2, 1e20]]]
+)
+def test_polygons_that_are_none_are_told(drawn: Any) -> None:
+    with pytest.raises(ValueError, match=r"three corners|reshape|concatenate"):
+        parse_segmentation(drawn, (9, 9))
