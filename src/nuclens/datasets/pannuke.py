@@ -22,6 +22,7 @@ from nuclens.core.datasets import (
 )
 from nuclens.core.errors import CorruptDatasetError, InputError
 from nuclens.core.labels import compact
+from nuclens.core.layers import merge as joined
 from nuclens.core.made import made_nuclei
 from nuclens.core.npy import open_npy
 from nuclens.core.types import Sample
@@ -50,12 +51,9 @@ def merge(layers: Integer[np.ndarray, "h w types"]) -> tuple[Int32[np.ndarray, "
         >>> labels.tolist(), types.tolist()
         ([[1, 2, 0]], [0, 1, 2])
     """
-    base = int(layers.max(initial=0)) + 1
-    channels = np.arange(layers.shape[2])
-    top = np.where(layers > 0, channels, -1).max(axis=2, initial=-1)
-    ids = np.take_along_axis(layers, np.maximum(top, 0)[..., None], axis=2)[..., 0].astype(np.int64)
-    labels, codes = compact(np.where(top >= 0, top * base + ids, 0))
-    return labels, np.append(0, codes // base + 1).astype(np.uint8)
+    codes, types, _ = joined(layers)
+    labels, kept = compact(codes)
+    return labels, types[np.append(0, kept)]
 
 
 def _open(root: Path) -> Samples:
