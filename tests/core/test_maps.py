@@ -30,10 +30,10 @@ def test_many_ids_and_no_background() -> None:
 @pytest.mark.parametrize(
     ("array", "reason"),
     [
-        (np.array([[0.5, 1]]), "ids that are no whole numbers; wanted 0 around nuclei"),
-        (np.array([[np.nan, 1]]), "ids that are no whole numbers"),
-        (np.array([[np.inf, 1]]), "ids that are no whole numbers"),
-        (np.array([[-2, 1]]), "id -2 is negative; wanted 0 around nuclei"),
+        (np.array([[0.5, 1]]), "ids with fractions, or not finite; wanted whole numbers"),
+        (np.array([[np.nan, 1]]), "ids with fractions, or not finite"),
+        (np.array([[np.inf, 1]]), "ids with fractions, or not finite"),
+        (np.array([[-2, 1]]), "ids from -2 to 1; wanted 0 around nuclei"),
         (np.array([[True]]), "bool pixels"),
         (np.array([["1"]]), "U1 pixels"),
         (np.zeros((2, 2, 3), int), r"shape \(2, 2, 3\); wanted one channel"),

@@ -129,6 +129,18 @@ def test_matlab_files_of_scipy_read_alike() -> None:
     assert compared > 10
 
 
+def test_files_of_big_endian_machines(tmp_path: Path) -> None:
+    def element(kind: int, body: bytes) -> bytes:
+        return struct.pack(">II", kind, len(body)) + body + bytes(-len(body) % 8)
+
+    name = struct.pack(">HH4s", 1, 1, b"m")  # small elements have size and type the other way round
+    values = element(9, np.array([1.0, 3.0, 2.0, 4.0]).astype(">f8").tobytes())
+    body = element(6, struct.pack(">II", 6, 0)) + element(5, struct.pack(">ii", 2, 2)) + name + values
+    head = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack(">H", 0x0100) + b"MI"
+    (tmp_path / "a.mat").write_bytes(head + element(14, body))
+    assert read_mat(tmp_path / "a.mat")["m"].tolist() == [[1, 2], [3, 4]]
+
+
 @pytest.mark.data
 def test_consep_labels_are_read(data_root: Path) -> None:
     root = data_root / "consep"

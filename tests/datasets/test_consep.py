@@ -7,7 +7,7 @@ import pytest
 
 from nuclens.core.datasets import write_png
 from nuclens.core.errors import CorruptDatasetError
-from nuclens.core.matlab import write_mat
+from nuclens.core.mat5 import write_mat
 from nuclens.datasets.consep import PLUGIN
 from nuclens.testing.datasets import DatasetContract
 
@@ -36,6 +36,8 @@ def test_types_belong_to_ids_in_ascending_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("arrays", "reason"), [
     ({"inst_map": MAP}, "no array 'inst_type'"),
     ({"inst_type": MAP}, "no array 'inst_map'"),
+    ({"inst_map": MAP, "inst_type": np.array(["tumour", "x", "y"])}, "no array 'inst_type'"),
+    ({"inst_map": MAP, "inst_type": np.array([[MAP, MAP[:1]]], object)}, "no array 'inst_type'"),
     ({"inst_map": MAP, "inst_type": np.array([[1.0], [2]])}, r"2 types \(1, 2\) for 3 nuclei"),
     ({"inst_map": MAP, "inst_type": np.array([[1.0], [2], [8]])}, r"3 types \(1, 2, 8\) for 3 nuclei; .* 1 to 7"),
     ({"inst_map": MAP, "inst_type": np.array([[1.0], [2], [0]])}, r"\(0, 1, 2\)"),

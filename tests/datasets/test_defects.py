@@ -98,7 +98,7 @@ def test_masks_as_photographs_are_refused(tmp_path: Path) -> None:
     root = write(tmp_path, "a", np.eye(16, dtype=np.int32), ".png")
     coded = cv2.imencode(".jpg", np.eye(16, dtype=np.uint8) * 255)[1]
     (root / "labels" / "a.png").write_bytes(coded.tobytes())
-    with pytest.raises(CorruptDatasetError, match=r"a\.png: a jpeg picture; wanted PNG"):
+    with pytest.raises(CorruptDatasetError, match=r"a\.png: a JPEG picture; wanted a PNG"):
         FOLDER.open(root)[0]
 
 

@@ -186,7 +186,7 @@ def test_arrays_that_are_none_of_pannukes_are_told(fold: Path, file: str, how: A
 @pytest.mark.parametrize("file", ["masks.npy", "types.npy"])
 def test_a_missing_array_is_told(fold: Path, file: str) -> None:
     (fold / file).unlink()
-    with pytest.raises(CorruptDatasetError, match=rf"{file}: cannot be read \(.*No such file"):
+    with pytest.raises(CorruptDatasetError, match=rf"{file}: no such file; wanted"):
         list(PLUGIN.open(fold))
 
 

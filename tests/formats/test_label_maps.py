@@ -62,7 +62,7 @@ def test_no_nuclei(suffix: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".mat"])
 def test_ids_that_are_none_are_told(suffix: str, tmp_path: Path) -> None:
-    for spoiled, reason in ((PIXELS - 1, "negative"), (PIXELS / 2, "no whole numbers"), (PIXELS[None], "one channel")):
+    for spoiled, reason in ((PIXELS - 1, "ids from -1 to 6"), (PIXELS / 2, "fractions"), (PIXELS[None], "one channel")):
         with pytest.raises(DataError, match=rf"a\{suffix}: .*{reason}"):
             predict(save(tmp_path / f"a{suffix}", spoiled))
 

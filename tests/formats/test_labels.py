@@ -111,11 +111,13 @@ def test_what_is_no_label_image_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         read(path, np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(DataError, match="one channel of whole numbers"):
         read(path, np.zeros((4, 4), np.float32))
+    with pytest.raises(DataError, match="packed as a photograph, which changes ids"):
+        read(path, np.arange(256, dtype=np.uint8).reshape(16, 16), compression="jpeg")
     with pytest.raises(DataError, match="can be read"):
         read(path, PIXELS, description='{"nuclens": ', metadata=None)
     with pytest.raises(DataError, match="header is damaged"):
         read(path, PIXELS, description='{"nuclens": {}}', metadata=None)
-    with pytest.raises(DataError, match=r"id -1 is negative; wanted 0 around"):
+    with pytest.raises(DataError, match=r"ids from -1 to 0; wanted 0 around"):
         read(path, -PIXELS.clip(max=1))
     monkeypatch.setattr(maps, "MAX_PIXELS", 14)
     with pytest.raises(DataError, match="at most"):

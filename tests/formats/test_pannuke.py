@@ -76,7 +76,7 @@ def test_other_arrays_are_told(tmp_path: Path) -> None:
     np.save(path, masks())
     with pytest.raises(DataError, match="2 images; wanted one"):
         read_instances(path)
-    for spoiled, reason in ((-1.0, "id -1 is negative"), (0.5, "no whole numbers"), (np.nan, "no whole numbers")):
+    for spoiled, reason in ((-1.0, "ids from -1 to 9"), (0.5, "fractions"), (np.nan, "not finite")):
         array = masks()
         array[1, 2, 2, 3] = spoiled
         np.save(path, array)

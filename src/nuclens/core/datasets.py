@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tokenize import TokenError
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 from jaxtyping import Int32, Shaped, UInt8
 
-from nuclens.core.errors import CorruptDatasetError, InputError, ShapeError, UnreadableImageError
+from nuclens.core.errors import CorruptDatasetError, DataError, InputError, ShapeError, UnreadableImageError
 from nuclens.core.files import replacing
 from nuclens.core.kinds import Kind
 from nuclens.core.labels import compact, whole_ids
@@ -20,6 +24,11 @@ from nuclens.core.slides import open_image
 from nuclens.core.types import Sample
 
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp")
+# What NumPy, tifffile and the codecs were seen to raise on damaged bytes.
+_DAMAGE = (
+    *(OSError, ValueError, LookupError, TypeError, EOFError, ArithmeticError, AttributeError, AssertionError),
+    *(RuntimeError, MemoryError, SyntaxError, TokenError, struct.error, zlib.error, BadZipFile),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +255,25 @@ def pairs(images: Iterable[Path], labels: Iterable[Path], expected: Path) -> Ite
         yield name, pictures.get(name, absent.with_suffix(".png")), annotations.get(name, absent)
 
 
+@contextmanager
+def telling(path: Path, wanted: str) -> Iterator[None]:
+    """Tell whatever goes wrong while a file is read in one line that begins with its path.
+
+    Raises:
+        CorruptDatasetError: In place of what decoders raise on damaged bytes.
+    """
+    if not path.is_file():
+        raise CorruptDatasetError(f"{path}: no such file; {wanted}")
+    try:
+        yield
+    except (InputError, DataError) as error:
+        text = str(error)
+        raise CorruptDatasetError(text if text.startswith(f"{path}: ") else f"{path}: {text}") from error
+    except _DAMAGE as error:
+        line = " ".join(str(error).split()) or type(error).__name__
+        raise CorruptDatasetError(f"{path}: cannot be read ({line:.160}); {wanted}, or copy it again") from error
+
+
 def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     """Pixels of a picture file in any format with a reader.
 
@@ -277,7 +305,10 @@ def untyped_sample(entry: Entry, ids: Shaped[np.ndarray, "h w"]) -> Sample:
     Raises:
         CorruptDatasetError: The ids are no label map, or differ from the image in size.
     """
-    labels, old = compact(whole(entry.labels, ids))
+    try:
+        labels, old = compact(whole_ids(ids))
+    except InputError as error:
+        raise CorruptDatasetError(f"{entry.labels}: {error}") from error
     return paired_sample(entry, labels, np.zeros(len(old) + 1, np.uint8))
 
 
@@ -292,18 +323,6 @@ def paired_sample(entry: Entry, labels: Int32[np.ndarray, "h w"], types: UInt8[n
         return Sample(entry.id, entry.group, rgb, labels, types, tissue=entry.tissue)
     except ShapeError as error:
         raise CorruptDatasetError(f"{entry.labels}: {error}; wanted one size") from error
-
-
-def whole(path: Path, ids: Shaped[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
-    """Ids of a file, checked.
-
-    Raises:
-        CorruptDatasetError: They are not whole numbers from 0 to 2147483647 on two axes.
-    """
-    try:
-        return whole_ids(ids)
-    except InputError as error:
-        raise CorruptDatasetError(f"{path}: {error}") from error
 
 
 def need_named_types(sample: Sample, schema: ClassSchema) -> None:

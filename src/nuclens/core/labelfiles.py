@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from tokenize import TokenError
-from zipfile import BadZipFile, ZipFile
+from typing import Any
 
 import cv2
 import imagecodecs
@@ -16,24 +12,15 @@ import numpy as np
 import tifffile
 from jaxtyping import Bool, Int32, Shaped
 
-from nuclens.core.datasets import read_rgb
-from nuclens.core.errors import CorruptDatasetError, DataError, InputError
+from nuclens.core.datasets import read_rgb, telling
+from nuclens.core.errors import CorruptDatasetError, DataError, InputError, UnreadableImageError
+from nuclens.core.files import need_file
 from nuclens.core.headers import bare_png, picture_header
 from nuclens.core.labels import whole_ids
+from nuclens.core.maps import ARRAYS, need_few
+from nuclens.core.npy import npz_names, open_npy, read_npz
 
-MAX_PIXELS = 100_000_000
-KEYS = (
-    "instances",
-    "inst_map",
-    "labels",
-    "mask",
-    "arr_0",
-)  # of an archive with several arrays, the first that is there
-# What NumPy, tifffile and the codecs were seen to raise on damaged bytes.
-_DAMAGE = (
-    *(OSError, ValueError, LookupError, TypeError, EOFError, ArithmeticError, AttributeError, AssertionError),
-    *(RuntimeError, MemoryError, SyntaxError, TokenError, struct.error, zlib.error, BadZipFile),
-)
+_LOSSY = (6, 7, 33007, 34712, 50001)  # JPEG and its kin, by the TIFF's number of them
 
 
 def read_labels(path: Path) -> Int32[np.ndarray, "h w"]:
@@ -67,80 +54,74 @@ def pieces(mask: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
     return labels
 
 
-@contextmanager
-def telling(path: Path, wanted: str) -> Iterator[None]:
-    """Tell whatever goes wrong while a file is read in one line that begins with its path.
+def png_pixels(path: Path) -> Shaped[np.ndarray, "..."]:
+    """Pixels of a PNG as they stand in it, with however many channels.
 
     Raises:
-        CorruptDatasetError: In place of what decoders raise on damaged bytes.
+        DataError: It is none, is damaged, or has more than 100 megapixels.
     """
-    if not path.is_file():
-        raise CorruptDatasetError(f"{path}: no such file; {wanted}")
+    need_file(path)
     try:
-        yield
-    except (InputError, DataError) as error:
-        text = str(error)
-        raise CorruptDatasetError(text if text.startswith(f"{path}: ") else f"{path}: {text}") from error
-    except _DAMAGE as error:
-        line = " ".join(str(error).split()) or type(error).__name__
-        raise CorruptDatasetError(f"{path}: cannot be read ({line:.160}); {wanted}, or copy it again") from error
+        data = path.read_bytes()
+        header = picture_header(data)
+        if header.format != "png":
+            raise DataError(
+                f"{path}: a {header.format.upper()} picture; wanted a PNG: others change ids when they are packed"
+            )
+        need_few(path, (header.height, header.width))
+        pixels: Shaped[np.ndarray, "..."] = imagecodecs.png_decode(bare_png(data))
+    except UnreadableImageError as error:
+        raise DataError(f"{path}: {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(f"{path}: no PNG that can be read ({error}); copy it again") from error
+    return pixels
+
+
+def page_pixels(path: Path, page: Any) -> Shaped[np.ndarray, "..."]:
+    """Pixels of a page of an open TIFF, as they stand in it.
+
+    Raises:
+        DataError: They are too many, or packed so that ids changed.
+    """
+    need_few(path, page.shape)
+    if page.compression in _LOSSY:
+        raise DataError(f"{path}: labels packed as a photograph, which changes ids; wanted a lossless TIFF")
+    pixels: Shaped[np.ndarray, "..."] = page.asarray()
+    return pixels
 
 
 def _npy(path: Path) -> Shaped[np.ndarray, "..."]:
-    # Mapped first, so that a header that claims too much takes no memory.
-    return _fitting(np.load(path, mmap_mode="r", allow_pickle=False))
+    # Opened first, so that a header that claims too much takes no memory.
+    array = open_npy(path)
+    need_few(path, array.shape)
+    return np.array(array)
 
 
 def _npz(path: Path) -> Shaped[np.ndarray, "..."]:
-    with ZipFile(path) as archive:
-        if max((entry.file_size for entry in archive.infolist()), default=0) > 8 * MAX_PIXELS + 1024:
-            raise InputError(f"an array beyond {MAX_PIXELS // 10**6} megapixels; cut it")
-    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-        key = next((key for key in KEYS if key in file.files), file.files[0] if len(file.files) == 1 else None)
-        if key is None:
-            raise InputError(f"arrays {', '.join(file.files) or 'none'}; wanted one of {', '.join(KEYS)}")
-        array: np.ndarray = file[key]
+    names = npz_names(path)
+    name = next((name for name in ARRAYS if name in names), names[0] if len(names) == 1 else None)
+    if name is None:
+        raise DataError(f"{path}: arrays {', '.join(names) or 'none'}; wanted one of {', '.join(ARRAYS)}")
+    array = read_npz(path, (name,))[name]
+    need_few(path, array.shape)
     return array
-
-
-def _png(path: Path) -> Shaped[np.ndarray, "..."]:
-    data = path.read_bytes()
-    header = picture_header(data)
-    if header.format != "png":
-        raise InputError(f"a {header.format} picture; wanted PNG: others change ids when they are packed")
-    if header.height * header.width > MAX_PIXELS:
-        raise InputError(f"{header.height} x {header.width} pixels; at most {MAX_PIXELS // 10**6} megapixels: cut it")
-    pixels: np.ndarray = imagecodecs.png_decode(bare_png(data))
-    return pixels
 
 
 def _tiff(path: Path) -> Shaped[np.ndarray, "..."]:
     with tifffile.TiffFile(path) as file:
         if len(file.pages) != 1:
-            raise InputError(f"{len(file.pages)} pages; wanted one")
-        page = file.pages[0]
-        if page.size > MAX_PIXELS:
-            raise InputError(f"{page.shape} pixels; at most {MAX_PIXELS // 10**6} megapixels are read: cut it")
-        if page.compression in (6, 7, 33007, 34712, 50001):  # JPEG and its kin
-            raise InputError("labels packed as a photograph, which changes ids; wanted a lossless TIFF")
-        pixels: np.ndarray = page.asarray()
-        return pixels
+            raise DataError(f"{path}: {len(file.pages)} pages; wanted one")
+        return page_pixels(path, file.pages[0])
 
 
 _READERS: dict[str, Callable[[Path], Shaped[np.ndarray, "..."]]] = {
     ".npy": _npy,
     ".npz": _npz,
-    ".png": _png,
+    ".png": png_pixels,
     ".tif": _tiff,
     ".tiff": _tiff,
 }
 SUFFIXES = tuple(_READERS)
-
-
-def _fitting(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    if array.size > MAX_PIXELS:
-        raise InputError(f"{array.shape} numbers; at most {MAX_PIXELS // 10**6} million are read: cut it")
-    return np.array(array)
 
 
 def _one_channel(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:

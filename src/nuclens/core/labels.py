@@ -11,6 +11,25 @@ from nuclens.core.errors import InputError
 _MAX_ID = np.iinfo(np.int32).max
 
 
+def whole_numbers(array: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
+    """Ids that came in any type of number, as integers of at least 0; none is lost, whatever its size.
+
+    Raises:
+        InputError: No numbers, fractions, negative, or not finite.
+    """
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{array.dtype} of shape {array.shape}; wanted whole numbers, 0 around nuclei")
+    ids = np.asarray(array)
+    if array.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            ids = array.astype(np.int64)
+        if not np.array_equal(ids, array):
+            raise InputError("ids with fractions, or not finite; wanted whole numbers: was the label map resized?")
+    if ids.size and ids.min() < 0:
+        raise InputError(f"ids from {ids.min():g} to {ids.max():g}; wanted 0 around nuclei and 1, 2, ... in them")
+    return ids
+
+
 def whole_ids(array: Shaped[np.ndarray, "..."]) -> Int32[np.ndarray, "h w"]:
     """Ids of a label map that came in any type of number.
 
@@ -21,14 +40,12 @@ def whole_ids(array: Shaped[np.ndarray, "..."]) -> Int32[np.ndarray, "h w"]:
         >>> whole_ids(np.array([[0.0, 400.0]]))
         array([[  0, 400]], dtype=int32)
     """
-    if array.ndim != 2 or array.dtype.kind not in "biuf":
+    if array.ndim != 2:
         raise InputError(f"{array.dtype} of shape {array.shape}; wanted (h, w) of whole numbers, 0 around nuclei")
-    if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.rint(array)).all()):
-        raise InputError("ids with fractions, or not finite; wanted whole numbers: was the label map resized?")
-    least, most = (array.min(), array.max()) if array.size else (0, 0)
-    if least < 0 or most > _MAX_ID:
-        raise InputError(f"ids from {least:g} to {most:g}; wanted 0 around nuclei and ids from 1 to {_MAX_ID}")
-    return array.astype(np.int32)
+    ids = whole_numbers(array)
+    if ids.size and ids.max() > _MAX_ID:
+        raise InputError(f"ids from {ids.min():g} to {ids.max():g}; wanted 0 around nuclei and ids from 1 to {_MAX_ID}")
+    return ids.astype(np.int32)
 
 
 def relabel(labels: Int32[np.ndarray, "h w"], keep: Bool[np.ndarray, "n"]) -> Int32[np.ndarray, "h w"]:

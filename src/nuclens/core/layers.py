@@ -9,6 +9,7 @@ from jaxtyping import Integer, UInt8
 
 from nuclens.core.errors import InputError, ShapeError
 from nuclens.core.labels import compact
+from nuclens.core.overlap import need_integers
 
 _LARGE = 1_000_000  # ids from here on are renumbered, so that a table over all of them stays small
 
@@ -65,9 +66,7 @@ def need_layers(layers: Any) -> None:
         ShapeError: There are other than three axes.
         InputError: It is no array of integers.
     """
-    if not isinstance(layers, np.ndarray) or layers.dtype.kind not in "iu":
-        got = f"{layers.dtype} array" if isinstance(layers, np.ndarray) else type(layers).__name__
-        raise InputError(f"layers: got {got}; wanted integer ids, 0 for background: use layers.astype(np.int32)")
+    need_integers("layers", layers)
     if layers.ndim != 3:
         raise ShapeError(f"layers: got axes {layers.shape}; wanted (h, w, types)")
 

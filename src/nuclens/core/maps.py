@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ from jaxtyping import Int32, Int64, Integer, Shaped, UInt8
 
 from nuclens.core.contours import rasterise
 from nuclens.core.errors import DataError, InputError
-from nuclens.core.labels import compact
+from nuclens.core.labels import compact, whole_numbers
 from nuclens.core.records import need_outlines
 from nuclens.core.types import Instances
 
 MAX_PIXELS = 100_000_000
+# What label maps are called in archives of several arrays; the first that is there counts.
+ARRAYS = ("instances", "inst_map", "labels", "label", "instance_map", "mask", "arr_0")
 
 
 def painted(path: Path, instances: Instances, most: int = MAX_PIXELS) -> Int32[np.ndarray, "h w"]:
@@ -47,7 +50,16 @@ def need_size(path: Path, shape: tuple[int, ...]) -> None:
     """
     if len(shape) != 2:
         raise DataError(f"{path}: shape {shape}; wanted one channel of whole numbers, 0 around nuclei")
-    if shape[0] * shape[1] > MAX_PIXELS:
+    need_few(path, shape)
+
+
+def need_few(path: Path, shape: tuple[int, ...]) -> None:
+    """Check, before pixels are decoded, that they are not too many.
+
+    Raises:
+        DataError: They are.
+    """
+    if math.prod(shape) > MAX_PIXELS:
         raise DataError(f"{path}: {shape} pixels; at most {MAX_PIXELS // 10**6} megapixels are read: cut it")
 
 
@@ -71,15 +83,10 @@ def need_ids(path: Path, array: Shaped[np.ndarray, "*shape"]) -> Integer[np.ndar
     """
     if array.dtype.kind not in "uif":
         raise DataError(f"{path}: {array.dtype} pixels; wanted one channel of whole numbers, 0 around nuclei")
-    ids = np.asarray(array)
-    if array.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):
-            ids = array.astype(np.int64)
-        if not np.array_equal(ids, array):
-            raise DataError(f"{path}: ids that are no whole numbers; wanted 0 around nuclei and 1, 2, ... in them")
-    if ids.min(initial=0) < 0:
-        raise DataError(f"{path}: id {ids.min()} is negative; wanted 0 around nuclei and 1, 2, ... in them")
-    return ids
+    try:
+        return whole_numbers(array)
+    except InputError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def need_types(path: Path, values: Shaped[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:

@@ -79,9 +79,7 @@ def write_mat(path: Path, arrays: Mapping[str, Array]) -> None:
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: an array of {error}; wanted numbers, texts, or arrays of those") from error
     with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(
-            b"MATLAB 5.0 MAT-file, by Nuclens".ljust(_VERSION - 8) + bytes(8) + struct.pack("<H2s", 0x100, b"IM")
-        )
+        file.write(_BEGINNING)
         for variable in packed:
             file.write(struct.pack("<II", _COMPRESSED, len(variable)) + variable)
 

@@ -6,6 +6,8 @@ import ast
 import math
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -15,9 +17,10 @@ from jaxtyping import Shaped
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file
 
-MAX_BYTES = 1 << 31  # of an array that is unpacked to memory
+MAX_BYTES = 1 << 30  # of an array that is unpacked to memory
 _MAGIC = b"\x93NUMPY"
 _MAX_HEADER = 10_000
+_OBJECTS = "it holds Python objects, which could run code: load it once with allow_pickle=True and save it as text"
 _DAMAGE = (OSError, ValueError, TypeError, LookupError, SyntaxError, RecursionError, EOFError, OverflowError)
 
 
@@ -38,7 +41,7 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     fields = ast.literal_eval(file.read(size).decode("latin-1").strip())
     shape, dtype = tuple(int(side) for side in fields["shape"]), np.dtype(fields["descr"])
     if dtype.hasobject or min(shape, default=0) < 0:
-        raise ValueError("it holds Python objects, which could run code" if dtype.hasobject else f"shape {shape}")
+        raise ValueError(_OBJECTS if dtype.hasobject else f"shape {shape}")
     return shape, dtype
 
 
@@ -71,13 +74,29 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, Shaped[np.ndarray,
     """Those arrays of an archive that have one of these names.
 
     Raises:
-        DataError: It is no archive of arrays of numbers or texts, or one is larger than 2 GiB.
+        DataError: It is no archive of arrays of numbers or texts, or one is larger than 1 GiB.
     """
+    with _opened(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        return {name: _member(archive, members[name]) for name in names if name in members}
+
+
+def npz_names(path: Path) -> list[str]:
+    """What the arrays of an archive are called.
+
+    Raises:
+        DataError: It is no archive.
+    """
+    with _opened(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     need_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            return {name: _member(archive, members[name]) for name in names if name in members}
+            yield archive
     except (*_DAMAGE, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: no arrays that can be read ({_line(error)}); save them again as numbers") from error
 

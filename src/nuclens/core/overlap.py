@@ -154,11 +154,20 @@ def need_labels(name: str, labels: Any) -> None:
         InputError: It is of another kind.
         ShapeError: It has other than two axes.
     """
-    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
-        got = f"{labels.dtype} array" if isinstance(labels, np.ndarray) else type(labels).__name__
-        raise InputError(f"{name}: got {got}; wanted integer ids, 0 for background: use labels.astype(np.int32)")
+    need_integers(name, labels)
     if labels.ndim != 2:
         raise ShapeError(f"{name}: got axes {labels.shape}; wanted (h, w), a label map of one image")
+
+
+def need_integers(name: str, labels: Any) -> None:
+    """Check that something is an array of integers.
+
+    Raises:
+        InputError: It is of another kind.
+    """
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
+        got = f"{labels.dtype} array" if isinstance(labels, np.ndarray) else type(labels).__name__
+        raise InputError(f"{name}: got {got}; wanted integer ids, 0 for background: use {name}.astype(np.int32)")
 
 
 def need_same_shape(truth: Integer[np.ndarray, "..."], pred: Integer[np.ndarray, "..."]) -> None:

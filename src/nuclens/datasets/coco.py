@@ -13,24 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from jaxtyping import Int64, Shaped, UInt8
 
+from nuclens.core.coco import FAULTS, UNTYPED_NAME, WANTED, parse_segmentation, run_lengths, run_pixels
 from nuclens.core.contours import rasterise
-from nuclens.core.datasets import Dataset, DatasetCard, Entry, Samples, need_named_types, read_rgb, write_png
-from nuclens.core.errors import CorruptDatasetError, InputError, NuclensError
-from nuclens.core.files import replacing
+from nuclens.core.datasets import Dataset, DatasetCard, Entry, Samples, need_named_types, read_rgb, telling, write_png
+from nuclens.core.errors import CorruptDatasetError, InputError
+from nuclens.core.json_files import load_json, save_json
 from nuclens.core.labels import compact
 from nuclens.core.made import made_nuclei
 from nuclens.core.records import named_schema
-from nuclens.core.rle import run_lengths, run_pixels, unpack_runs
 from nuclens.core.schema import UNTYPED, ClassSchema
 from nuclens.core.types import Sample
 
 _Json = dict[str, Any]
-UNKNOWN = "nucleus"  # the category of nuclei without a type, as COCO has none for them
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
-_WANTED = "wanted COCO's images, annotations and categories"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +51,8 @@ class _Reader:
             if (image["height"], image["width"]) != rgb.shape[:2]:
                 raise InputError(f"{image['height']} x {image['width']} pixels stated, the file has {rgb.shape[:2]}")
             return self._sample(entry, rgb, image, annotations)
-        except (InputError, *_MALFORMED) as error:
-            raise CorruptDatasetError(f"{entry.labels}: image {entry.id}: {error!s:.160}; {_WANTED}") from error
+        except FAULTS as error:
+            raise CorruptDatasetError(f"{entry.labels}: image {entry.id}: {error!s:.160}; {WANTED}") from error
 
     def _sample(self, entry: Entry, rgb: UInt8[np.ndarray, "h w 3"], image: _Json, annotations: list[_Json]) -> Sample:
         height, width = rgb.shape[:2]
@@ -94,8 +90,8 @@ def _open(root: Path) -> Samples:
     entries, images, names = [], {}, {}
     colors: dict[str, tuple[int, int, int]] = {}
     for path in files:
-        try:
-            document = orjson.loads(path.read_bytes())
+        with telling(path, WANTED):
+            document, _ = load_json(path)
             drawn: dict[int, list[_Json]] = {}
             for annotation in document["annotations"]:
                 drawn.setdefault(annotation["image_id"], []).append(annotation)
@@ -106,13 +102,9 @@ def _open(root: Path) -> Samples:
             for image in document["images"]:
                 images[path, image["id"]] = (image, drawn.get(image["id"], []))
                 entries.append(_entry(root, path, image))
-        except (OSError, *_MALFORMED) as error:
-            raise CorruptDatasetError(f"{path}: cannot be read ({error!s:.160}); {_WANTED}") from error
-    typed = [name for name in dict.fromkeys(names.values()) if name != UNKNOWN]
-    try:
-        schema = named_schema(root, typed, colors) if typed else UNTYPED
-    except NuclensError as error:
-        raise CorruptDatasetError(f"{files[0]}: {error}") from error
+    typed = [name for name in dict.fromkeys(names.values()) if name != UNTYPED_NAME]
+    with telling(files[0], WANTED):
+        schema = named_schema(files[0], typed, colors) if typed else UNTYPED
     return Samples(tuple(entries), _Reader(names, schema, images), schema)
 
 
@@ -129,13 +121,11 @@ def _entry(root: Path, path: Path, image: _Json) -> Entry:
 
 def _pixels(segmentation: Any, height: int, width: int) -> tuple[Int64[np.ndarray, "p"], Int64[np.ndarray, "p"]]:
     """Rows and columns of run lengths, or of polygons."""
-    if isinstance(segmentation, dict):
-        counts = segmentation["counts"]
-        if list(segmentation["size"]) != [height, width]:
-            raise InputError(f"a mask of {segmentation['size']} for {height} x {width} pixels")
-        return run_pixels(unpack_runs(counts) if isinstance(counts, str) else counts, height, width)
-    inside = [_drawn(np.array(ring, np.float64).reshape(-1, 2)[:, ::-1], height, width) for ring in segmentation]
-    pixels = np.unique(np.concatenate(inside, axis=1), axis=1)
+    parts, runs = parse_segmentation(segmentation, (height, width))
+    if runs is not None:
+        rows, columns = np.divmod(run_pixels(runs, (height, width)), width)
+        return rows, columns
+    pixels = np.unique(np.concatenate([_drawn(part, height, width) for part in parts], axis=1), axis=1)
     return pixels[0], pixels[1]
 
 
@@ -158,7 +148,7 @@ def write(root: Path, samples: Samples) -> tuple[str, ...]:
         CorruptDatasetError: A sample cannot be read.
     """
     kinds = [{"id": k, "name": kind.name, "color": kind.color} for k, kind in enumerate(samples.schema.types, start=1)]
-    kinds.append({"id": len(kinds) + 1, "name": UNKNOWN})
+    kinds.append({"id": len(kinds) + 1, "name": UNTYPED_NAME})
     (root / "annotations").mkdir()
     for split in sorted(set(samples.splits)):
         part = replace(samples, entries=tuple(entry for entry in samples.entries if entry.split == split))
@@ -171,8 +161,7 @@ def write(root: Path, samples: Samples) -> tuple[str, ...]:
             for annotation in _annotations(sample, unknown=len(kinds)):
                 annotations.append({"id": len(annotations) + 1, "image_id": number, **annotation})
         document = {"images": images, "annotations": annotations, "categories": kinds}
-        with replacing(root / "annotations" / f"instances_{split or 'all'}.json") as temporary:
-            temporary.write_bytes(orjson.dumps(document))
+        save_json(root / "annotations" / f"instances_{split or 'all'}.json", document)
     return samples.ids
 
 
@@ -200,11 +189,12 @@ def _annotations(sample: Sample, unknown: int) -> Iterator[_Json]:
 
 
 def _annotation(size: list[int], counts: list[int], category: int) -> _Json:
-    rows, columns = run_pixels(counts, *size)
+    segmentation = {"size": size, "counts": counts}
+    rows, columns = _pixels(segmentation, *size)
     left, top = int(columns.min()), int(rows.min())
     return {
         "category_id": category,
-        "segmentation": {"size": size, "counts": counts},
+        "segmentation": segmentation,
         "area": len(rows),
         "bbox": [left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top],
         "iscrowd": 0,

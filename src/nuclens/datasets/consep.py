@@ -17,13 +17,13 @@ from nuclens.core.datasets import (
     paired_sample,
     pairs,
     schema_of,
-    whole,
+    telling,
     write_png,
 )
 from nuclens.core.errors import CorruptDatasetError
-from nuclens.core.labels import compact
+from nuclens.core.labels import compact, whole_ids
 from nuclens.core.made import made_nuclei
-from nuclens.core.matlab import read_mat, write_mat
+from nuclens.core.mat5 import read_mat, write_mat
 from nuclens.core.types import Sample
 from nuclens.datasets import pack
 
@@ -41,10 +41,11 @@ def _open(root: Path) -> Samples:
 
 
 def _read(entry: Entry) -> Sample:
-    arrays = read_mat(entry.labels)
-    if missing := {"inst_map", "inst_type"} - set(arrays):
-        raise CorruptDatasetError(f"{entry.labels}: no array {min(missing)!r}; wanted inst_map and inst_type")
-    labels, kept = compact(whole(entry.labels, arrays["inst_map"]))
+    with telling(entry.labels, "wanted a MAT-file of inst_map and inst_type"):
+        arrays = {name: array for name, array in read_mat(entry.labels).items() if array.dtype.kind in "biuf"}
+        if missing := {"inst_map", "inst_type"} - set(arrays):
+            raise CorruptDatasetError(f"{entry.labels}: no array {min(missing)!r}; wanted inst_map and inst_type")
+        labels, kept = compact(whole_ids(arrays["inst_map"]))
     return paired_sample(entry, labels, np.append(0, _types(entry, arrays["inst_type"], len(kept))).astype(np.uint8))
 
 

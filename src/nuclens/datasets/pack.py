@@ -9,30 +9,23 @@ without one every image is its own group.
 from __future__ import annotations
 
 import csv
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from tokenize import TokenError
-from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from nuclens.core.datasets import Dataset, DatasetCard, Entry, Samples, need_some, whole
+from nuclens.core.datasets import Dataset, DatasetCard, Entry, Samples, need_some, telling
 from nuclens.core.errors import CorruptDatasetError, UnreadableImageError
 from nuclens.core.headers import picture_header
-from nuclens.core.labels import compact
+from nuclens.core.labels import compact, whole_ids
 from nuclens.core.made import made_nuclei
+from nuclens.core.npy import npz_names, read_npz
 from nuclens.core.types import Sample
 
 IMAGE_SUFFIXES = (".png", ".webp", ".jpg")
 INDEX = "index.csv"
-# What NumPy was seen to raise; TypeError is a lone array that is called an archive.
-_BAD_NPZ = (
-    *(OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, SyntaxError),
-    *(TokenError, BadZipFile, zlib.error),
-)
 
 
 def holds(root: Path) -> bool:
@@ -56,11 +49,8 @@ def is_packed(path: Path) -> bool:
     Raises:
         CorruptDatasetError: It is no archive.
     """
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return "instances" in file
-    except _BAD_NPZ as error:
-        raise CorruptDatasetError(f"{path}: cannot be read ({error}); wanted an npz with a label map") from error
+    with telling(path, "wanted an npz with a label map"):
+        return "instances" in npz_names(path)
 
 
 def _pixels(path: Path) -> UInt8[np.ndarray, "h w 3"]:
@@ -85,14 +75,9 @@ def read(entry: Entry, decode: Callable[[Path], UInt8[np.ndarray, "h w 3"]] = _p
         CorruptDatasetError: A file is missing, unreadable or contradicts its partner.
     """
     path = entry.labels
-    try:
-        # Opened here, since NumPy leaves a broken archive open.
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("type_ids", "ignore", "layers", "outlined") if name in file}
-            instances = file["instances"]
-    except _BAD_NPZ as error:
-        raise CorruptDatasetError(f"{path}: cannot be read ({error}); wanted an npz with `instances`") from error
-    ids = whole(path, instances)
+    with telling(path, "wanted an npz with `instances`"):
+        arrays = read_npz(path, ("instances", "type_ids", "ignore", "layers", "outlined"))
+        ids = whole_ids(arrays["instances"])
     count = int(ids.max(initial=0))
     types = arrays.get("type_ids", np.zeros(count + 1, np.uint8))
     if types.shape != (count + 1,):

@@ -5,15 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from tokenize import TokenError
 
 import numpy as np
 from jaxtyping import Int32, Integer, Shaped, UInt8
 
-from nuclens.core.datasets import Dataset, DatasetCard, Entry, Samples, below, need_named_types, need_some, schema_of
+from nuclens.core.datasets import (
+    Dataset,
+    DatasetCard,
+    Entry,
+    Samples,
+    below,
+    need_named_types,
+    need_some,
+    schema_of,
+    telling,
+)
 from nuclens.core.errors import CorruptDatasetError, InputError
 from nuclens.core.labels import compact
+from nuclens.core.layers import merge as joined
 from nuclens.core.made import made_nuclei
+from nuclens.core.npy import open_npy
 from nuclens.core.types import Sample
 
 TYPES = 5  # and a channel for the background, which says nothing that the others do not
@@ -40,12 +51,9 @@ def merge(layers: Integer[np.ndarray, "h w types"]) -> tuple[Int32[np.ndarray, "
         >>> labels.tolist(), types.tolist()
         ([[1, 2, 0]], [0, 1, 2])
     """
-    base = int(layers.max(initial=0)) + 1
-    channels = np.arange(layers.shape[2])
-    top = np.where(layers > 0, channels, -1).max(axis=2, initial=-1)
-    ids = np.take_along_axis(layers, np.maximum(top, 0)[..., None], axis=2)[..., 0].astype(np.int64)
-    labels, codes = compact(np.where(top >= 0, top * base + ids, 0))
-    return labels, np.append(0, codes // base + 1).astype(np.uint8)
+    codes, types, _ = joined(layers)
+    labels, kept = compact(codes)
+    return labels, types[np.append(0, kept)]
 
 
 def _open(root: Path) -> Samples:
@@ -94,12 +102,8 @@ def _read(entry: Entry) -> Sample:
 
 def _mapped(path: Path, wanted: str, *, axes: int, kinds: str = "uif") -> Shaped[np.ndarray, "..."]:
     """An array that stays on disk until it is sliced."""
-    try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, OverflowError, SyntaxError, TokenError) as error:
-        line = " ".join(str(error).split())
-        objects = "; load it once with allow_pickle=True and save it as text" if "bject" in line else ""
-        raise CorruptDatasetError(f"{path}: cannot be read ({line:.120}); wanted {wanted}{objects}") from error
+    with telling(path, f"wanted {wanted}"):
+        array = open_npy(path)
     if array.ndim != axes or array.dtype.kind not in kinds:
         raise CorruptDatasetError(f"{path}: {array.dtype} of shape {array.shape}; wanted {wanted}")
     return array

@@ -11,19 +11,17 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64
 
+from nuclens.core.coco import FAULTS, UNTYPED_NAME, WANTED, parse_segmentation, run_pixels
 from nuclens.core.contours import outlines, polygon_areas, rasterise, ring_offsets
 from nuclens.core.errors import DataError
 from nuclens.core.json_files import first_keys, load_json, save_json
 from nuclens.core.maps import need_size
 from nuclens.core.predictions import Prediction, front_first
-from nuclens.core.records import FARTHEST, Header, from_outlines, header_of, named_schema, need_outlines, parse_header
-from nuclens.core.runs import parse_runs, run_pixels
+from nuclens.core.records import Header, from_outlines, header_of, named_schema, need_outlines, parse_header
 from nuclens.core.schema import ClassSchema
 from nuclens.core.types import Frame, Instances
 
 _KEYS = {"info", "licenses", "images", "annotations", "categories", "image_id"}
-_WANTED = "wanted COCO's images, annotations and categories in one file"
-_FAULTS = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Coco:
         frame = instances.frame
         name = path.name.removesuffix(self.suffix) if path.name.endswith(self.suffix) else path.stem
         image = {"id": 1, "file_name": name, "height": frame.height, "width": frame.width}
-        names = (["nucleus"] if not instances.types.all() else []) + list(instances.schema.names)
+        names = ([UNTYPED_NAME] if not instances.types.all() else []) + list(instances.schema.names)
         first = len(instances.schema.names) + 1 - len(names)
         document = {
             "info": {"description": "Nuclei", "nuclens": header_of(instances)},
@@ -135,21 +133,16 @@ class _Index:
         for annotation in self.annotations[name]:
             try:
                 found.append(self._found(annotation, self.images[name]))
-            except _FAULTS as error:
+            except FAULTS as error:
                 said = f"annotation {annotation.get('id') if isinstance(annotation, dict) else annotation}"
-                raise DataError(f"{self.path}: {said} makes no sense ({error!r}); {_WANTED}") from error
+                raise DataError(f"{self.path}: {said} makes no sense ({error!r}); {WANTED}") from error
         return found
 
     def _found(self, annotation: Any, shape: tuple[int, int]) -> _Found:
         drawn, score = annotation["segmentation"], annotation.get("score", None if self.header else 1.0)
-        masked = isinstance(drawn, dict)
-        if masked:
+        if isinstance(drawn, dict):
             need_size(self.path, shape)
-        parts = [] if masked else [np.array(part, np.float64).reshape(-1, 2)[:, ::-1] for part in drawn]
-        near = masked or (np.abs(np.concatenate(parts)) < FARTHEST).all()
-        if not near or min(map(len, parts), default=3) < 3:
-            raise ValueError("a polygon of fewer than three corners, or with one that is not finite or out of reach")
-        runs = parse_runs(drawn, shape) if masked else None
+        parts, runs = parse_segmentation(drawn, shape)
         if runs is not None and not runs[:, 1].any():
             raise ValueError("a mask without pixels")
         return _Found(parts, runs, self.types[annotation["category_id"]], np.nan if score is None else float(score))
@@ -176,8 +169,8 @@ def _index(path: Path) -> _Index:
         for annotation in document["annotations"]:
             if not annotation.get("iscrowd"):
                 annotations[stems[annotation["image_id"]]].append(annotation)
-    except _FAULTS as error:
-        raise DataError(f"{path}: no COCO file that can be read ({error!r}); {_WANTED}") from error
+    except FAULTS as error:
+        raise DataError(f"{path}: no COCO file that can be read ({error!r}); {WANTED}") from error
     if len(annotations) < len(stems):
         raise DataError(f"{path}: two images have the same name; wanted one name each, whatever folder and ending")
     return _Index(path, {stems[key]: shape for key, shape in shapes.items()}, annotations, types, schema, header)

@@ -14,6 +14,7 @@ from jaxtyping import Integer
 
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
+from nuclens.core.labelfiles import page_pixels
 from nuclens.core.maps import need_labels, need_size, painted
 from nuclens.core.pixels import plausible_mpp
 from nuclens.core.predictions import Prediction, traced
@@ -100,8 +101,7 @@ def _pixels(path: Path, page: Any) -> Integer[np.ndarray, "h w"]:
     need_size(path, page.shape)
     if np.dtype(page.dtype).kind not in "iu":
         raise DataError(f"{path}: {page.dtype} pixels; wanted one channel of whole numbers, 0 around nuclei")
-    pixels: Integer[np.ndarray, "h w"] = page.asarray()
-    return pixels
+    return page_pixels(path, page)
 
 
 def _header(path: Path, description: str) -> Header | None:

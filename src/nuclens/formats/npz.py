@@ -10,12 +10,11 @@ import numpy as np
 
 from nuclens.core.errors import DataError
 from nuclens.core.files import replacing
-from nuclens.core.maps import need_labels, painted, types_of
+from nuclens.core.maps import ARRAYS, need_labels, painted, types_of
 from nuclens.core.npy import read_npz
 from nuclens.core.predictions import Prediction, number_names, traced
 from nuclens.core.types import Instances
 
-_LABELS = ("instances", "inst_map", "labels", "label", "instance_map", "arr_0")
 _TYPES = ("type_ids", "types", "inst_type")
 _NAMES = "type_names"
 
@@ -24,9 +23,9 @@ _NAMES = "type_names"
 class Npz:
     """Arrays `instances` (h, w), 0 for background; `type_ids`, of label k at k; `type_names`, of type k at k - 1.
 
-    Read are other names too: `inst_map`, `labels`, `label`, `instance_map` or
-    a single unnamed array for the first, `types` or `inst_type` for the
-    second. Types may also be one for each id in ascending order.
+    Read are other names too: `inst_map`, `labels`, `label`, `instance_map`,
+    `mask` or a single unnamed array for the first, `types` or `inst_type` for
+    the second. Types may also be one for each id in ascending order.
     """
 
     suffix: ClassVar[str] = "label.npz"
@@ -44,7 +43,7 @@ class Npz:
             OutputError: The file cannot be written.
         """
         arrays = {
-            _LABELS[0]: painted(path, instances),
+            ARRAYS[0]: painted(path, instances),
             _TYPES[0]: np.append(np.uint8(0), instances.types),
             _NAMES: np.array(instances.schema.names, str),
         }
@@ -65,10 +64,10 @@ class Npz:
         Raises:
             DataError: As `read`.
         """
-        arrays = read_npz(path, (*_LABELS, *_TYPES, _NAMES))
-        maps, types = ([arrays[name] for name in names if name in arrays] for names in (_LABELS, _TYPES))
+        arrays = read_npz(path, (*ARRAYS, *_TYPES, _NAMES))
+        maps, types = ([arrays[name] for name in names if name in arrays] for names in (ARRAYS, _TYPES))
         if not maps:
-            raise DataError(f"{path}: no array called {', '.join(_LABELS[:-1])}; wanted the label map under one name")
+            raise DataError(f"{path}: no array called {', '.join(ARRAYS[:-1])}; wanted the label map under one name")
         labels, ids = need_labels(path, maps[0])
         by_label = types_of(path, types[0], ids, None) if types else np.zeros(len(ids) + 1, np.uint8)
         names = dict(enumerate(arrays.get(_NAMES, np.zeros(0, str)).astype(str).reshape(-1).tolist(), 1))

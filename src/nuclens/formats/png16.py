@@ -9,10 +9,9 @@ from typing import ClassVar
 import imagecodecs
 import numpy as np
 
-from nuclens.core.errors import DataError, UnreadableImageError
-from nuclens.core.files import need_file, replacing
-from nuclens.core.headers import bare_png, picture_header
-from nuclens.core.maps import need_labels, need_size, painted
+from nuclens.core.files import replacing
+from nuclens.core.labelfiles import png_pixels
+from nuclens.core.maps import need_labels, painted
 from nuclens.core.predictions import Prediction, traced
 from nuclens.core.types import Instances
 
@@ -58,18 +57,7 @@ class Png16:
         Raises:
             DataError: As `read`.
         """
-        need_file(path)
-        try:
-            data = path.read_bytes()
-            header = picture_header(data)
-            if header.format != "png":
-                raise DataError(f"{path}: a {header.format.upper()} picture; wanted a PNG, which keeps ids as they are")
-            need_size(path, (header.height, header.width))
-            labels, ids = need_labels(path, imagecodecs.png_decode(bare_png(data)))
-        except UnreadableImageError as error:
-            raise DataError(f"{path}: {error}") from error
-        except (OSError, ValueError, RuntimeError) as error:
-            raise DataError(f"{path}: no PNG that can be read ({error}); copy it again") from error
+        labels, ids = need_labels(path, png_pixels(path))
         return Prediction(labels, np.zeros(len(ids) + 1, np.uint8))
 
 

@@ -1,15 +1,64 @@
-"""Masks as run lengths down the columns, the way COCO keeps them."""
+"""COCO's annotations: polygons, and masks as run lengths down the columns."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64, Integer
 
 from nuclens.core.contours import ramps, ring_offsets
+from nuclens.core.records import FARTHEST
+
+UNTYPED_NAME = "nucleus"  # the category of nuclei without a type, as COCO has none for them
+WANTED = "wanted COCO's images, annotations and categories in one file"
+FAULTS = (LookupError, TypeError, ValueError, AttributeError, OverflowError)  # what other JSON ends in
 
 _ZERO, _MORE, _SIGN = 48, 32, 16  # a character is 48 + five bits; further bits follow; the number is negative
+
+
+def run_lengths(labels: Integer[np.ndarray, "h w"]) -> dict[int, list[int]]:
+    """Run lengths of every id but 0, by id: down the columns, background first.
+
+    Example:
+        >>> run_lengths(np.array([[0, 4], [4, 4]]))
+        {4: [1, 3]}
+    """
+    flat = labels.T.reshape(-1)
+    starts = np.flatnonzero(np.diff(flat, prepend=-1))
+    ends, ids = np.append(starts[1:], flat.size), flat[starts]
+    counts = {}
+    order = np.argsort(ids, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(ids[order])) + 1) if len(order) else ():
+        if ids[rows[0]]:
+            bounds = np.stack([starts[rows], ends[rows]], axis=1).reshape(-1)
+            tail = bounds[:0] if bounds[-1] == flat.size else [flat.size]
+            counts[int(ids[rows[0]])] = np.diff(np.concatenate([[0], bounds, tail])).tolist()
+    return counts
+
+
+def parse_segmentation(
+    drawn: Any, shape: tuple[int, int]
+) -> tuple[list[Float64[np.ndarray, "_ 2"]], Int64[np.ndarray, "runs 2"] | None]:
+    """Corners (row, column) of the parts of a nucleus; or, if it is a mask, its runs.
+
+    Args:
+        drawn: Polygons, each as x, y, x, y, ...; or a mask.
+        shape: Height and width of the image.
+
+    Raises:
+        ValueError: There is no polygon, one has fewer than three corners or one out of reach; or as `parse_runs`.
+
+    Example:
+        >>> parse_segmentation([[0, 5, 1, 5, 1, 6]], (9, 9))[0][0].tolist()
+        [[5.0, 0.0], [5.0, 1.0], [6.0, 1.0]]
+    """
+    if isinstance(drawn, dict):
+        return [], parse_runs(drawn, shape)
+    parts = [np.array(part, np.float64).reshape(-1, 2)[:, ::-1] for part in drawn]
+    if not (np.abs(np.concatenate(parts)) < FARTHEST).all() or min(map(len, parts)) < 3:
+        raise ValueError("a polygon of fewer than three corners, or with one that is not finite or out of reach")
+    return parts, None
 
 
 def parse_runs(mask: Any, shape: tuple[int, int]) -> Int64[np.ndarray, "runs 2"]:
@@ -59,14 +108,16 @@ def _spelt_out(text: str) -> Int64[np.ndarray, "n"]:
     """Run lengths of pycocotools' text: five bits a character, and from the fourth number on differences."""
     lengths: list[int] = []
     number = shift = 0
-    for character in text.encode("ascii"):
-        bits = character - _ZERO
+    for character in text:
+        bits = ord(character) - _ZERO
         if not 0 <= bits < 64 or shift > 60:
-            raise ValueError("counts that are no run lengths")
+            raise ValueError(f"counts that are no run lengths, at the letter {character!r}")
         number |= (bits & 31) << shift
         shift += 5
         if not bits & _MORE:
             number -= (1 << shift) if bits & _SIGN else 0
             lengths.append(number + (lengths[-2] if len(lengths) > 2 else 0))
             number = shift = 0
+    if shift:
+        raise ValueError("counts that end inside a number")
     return np.array(lengths, np.int64)
