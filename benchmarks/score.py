@@ -44,6 +44,7 @@ class TestSet:
     title: str
     path: str
     groups: tuple[str, ...] = ()
+    split: str = ""
     seen: str = ""
 
 
@@ -51,7 +52,12 @@ SETS = (
     TestSet("MoNuSeg test", "monuseg/test", seen="other patients of the same challenge"),
     TestSet("TNBC patients 09-11", "tnbc", ("09", "10", "11"), seen="other patients of the same hospital"),
     TestSet("CoNSeP test", "consep/test", seen="other tiles of the same hospital"),
-    TestSet("DSB 2018 histology", "dsb2018/histology", seen="nothing of this kind; no mpp is published, 0.25 assumed"),
+    TestSet(
+        "DSB 2018 histology, test part",
+        "dsb2018/histology",
+        split="test",
+        seen="nothing of this kind; settings were chosen on its training part; no mpp is published, 0.25 assumed",
+    ),
 )
 
 
@@ -76,7 +82,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows, types = [], {}
     for test in SETS:
-        pairs = list(predictions(arguments.data / test.path, test.groups, arguments.model))
+        pairs = list(predictions(arguments.data / test.path, test, arguments.model))
         rows.append(outlines(test, pairs))
         print(rows[-1], flush=True)
         if "consep" in test.path:
@@ -87,9 +93,9 @@ def main() -> None:
     arguments.page.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
-def predictions(root: Path, groups: tuple[str, ...], model: str) -> Iterator[tuple[Sample, Instances, np.ndarray]]:
-    pack = PACK.open(root)
-    chosen = [index for index, group in enumerate(pack.groups) if not groups or group in groups]
+def predictions(root: Path, test: TestSet, model: str) -> Iterator[tuple[Sample, Instances, np.ndarray]]:
+    pack = PACK.open(root).split(test.split) if test.split else PACK.open(root)
+    chosen = [index for index, group in enumerate(pack.groups) if not test.groups or group in test.groups]
     files = [next((root / "images").glob(f"{pack.ids[index]}.*")) for index in chosen]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "nuclens", "segment", *map(str, files), "--out", folder, "--mpp", "0.25"]

@@ -39,15 +39,15 @@ class OffsetOptions:
         min_score: Nuclei of a lower score are dropped; those of perfect maps have 1.
     """
 
-    threshold: int = 160
-    sharpness: int = 4
+    threshold: int = 144
+    sharpness: int = 8
     blur: float = 2.5
     peak_radius: int = 5
-    peak: float = 1.1
+    peak: float = 0.7
     reach: float = 14.0
     near: float = 4.0
     min_area: int = 20
-    min_score: float = 0.4
+    min_score: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)
