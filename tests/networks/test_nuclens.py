@@ -55,6 +55,21 @@ def test_padding_repeats_the_border() -> None:
         assert torch.equal(value, even[name][..., :7, :11])
 
 
+@pytest.mark.parametrize("size", [(8, 16), (7, 11)])
+def test_heads_are_the_shuffled_channels_in_their_order(size: tuple[int, int]) -> None:
+    """Split as rows of pixels, heads are what they are split as pictures."""
+    torch.manual_seed(0)
+    network = PLUGIN.build(HEADS, NuclensOptions(widths=(4, 4), blocks=(1, 1), top_blocks=(1,))).eval()
+    packed: list[Tensor] = []
+    network.get_submodule("head").register_forward_hook(lambda layer, arguments, output: packed.append(output))
+    with torch.inference_mode():
+        values = network(torch.randn(2, 3, *size))
+    whole = nn.functional.pixel_shuffle(packed[0], 2)[..., : size[0], : size[1]]
+    wanted = torch.split(whole, [head.channels for head in HEADS], dim=1)
+    for head, part in zip(HEADS, wanted, strict=True):
+        assert torch.equal(values[head.name], part)
+
+
 def test_channels_are_those_of_the_options() -> None:
     network = PLUGIN.build(HEADS, NuclensOptions(channels=1, widths=(4, 4), blocks=(1, 1), top_blocks=(1,))).eval()
     with torch.inference_mode():

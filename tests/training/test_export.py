@@ -5,21 +5,24 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nuclens.core.card import Preprocessing
 from nuclens.core.errors import CheckpointError, InputError, MissingExtraError
 from nuclens.core.heads import Head
 from nuclens.core.models import GRAPH, WEIGHTS, open_model
-from nuclens.core.plan import halo_px
+from nuclens.core.plan import halo_px, instruction_class
+from nuclens.engines.openvino import PLUGIN as OPENVINO
 
 pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nuclens.jobs.export import export
-from nuclens.training.export import Deployed, reach_px, read_run
+from nuclens.training.export import Deployed, reach_px, read_run, save_graph
 from nuclens.training.loop import CHECKPOINT, ENCODINGS, build
 from nuclens.training.settings import RECIPE, AboutSettings, ResolvedRecipe
 from nuclens.training.state import State, part, read_tensors
@@ -61,6 +64,21 @@ class Windows(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         grey = x.mean(dim=1, keepdim=True)
         return {name: nn.functional.max_pool2d(grey, width, 1, width // 2) for name, width in self.widths.items()}
+
+
+class Shuffled(nn.Module):
+    """A network that gathers squares of pixels as channels, mixes them and lays them out again."""
+
+    def __init__(self, side: int, heads: tuple[Head, ...]) -> None:
+        super().__init__()
+        self.stride = side
+        self.heads = heads
+        self.mix = nn.Conv2d(3 * side**2, side**2 * sum(head.channels for head in heads), 3, padding=1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = F.pixel_shuffle(self.mix(F.pixel_unshuffle(x, self.stride)), self.stride)
+        parts = torch.split(x, [head.channels for head in self.heads], dim=1)
+        return {head.name: part for head, part in zip(self.heads, parts, strict=True)}
 
 
 HEADS = (Head("nucleus", 1, "sigmoid", 255), Head("offset", 1, "linear", 16))
@@ -143,6 +161,25 @@ def test_the_graph_names_its_outputs_after_the_heads_and_takes_any_size(model: P
     assert str(graph.inputs[0].partial_shape).replace("?", "-1") == "[1,3,-1,-1]"
 
 
+@pytest.mark.parametrize("side", [2, 3])
+def test_the_graph_equals_a_plain_conversion(side: int, tmp_path: Path) -> None:
+    """What makes the graph faster changes no bit of what it says."""
+    openvino = pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    heads = (*HEADS, Head("type", 4, "softmax", 255))
+    network = Shuffled(side, heads).eval()
+    plain = openvino.convert_model(Deployed(network, heads).eval(), example_input=torch.zeros(1, 3, 48, 48))
+    save_graph(network, heads, tmp_path / GRAPH)
+    fast = openvino.Core().read_model(tmp_path / GRAPH)
+    assert "DepthToSpace" in {node.get_type_name() for node in fast.get_ops()}
+    plain, fast = (openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}) for graph in (plain, fast))
+    for size in ((side, side), (7 * side, 4 * side), (24 * side, 60 * side)):
+        pixels = np.random.default_rng(1).standard_normal((1, 3, *size), np.float32)
+        for value, wanted in zip(fast(pixels).values(), plain(pixels).values(), strict=True):
+            assert value.shape[2:] == size
+            np.testing.assert_array_equal(value, wanted)
+
+
 def test_deployed_heads_have_their_activations(tiny_recipe: ResolvedRecipe) -> None:
     network = build(tiny_recipe).eval()
     heads = ENCODINGS.get("offset").heads(tiny_recipe.schema)
@@ -180,11 +217,30 @@ def test_int8_without_nncf_names_the_extra(
     assert not (tmp_path / "model" / "card.json").exists()
 
 
+@pytest.fixture(scope="module")
+def quantised(run: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if find_spec("nncf") is None:
+        pytest.skip("nncf is not installed")
+    folder = tmp_path_factory.mktemp("quantised")
+    export(run, folder, precision="int8", data=tiny_data)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.extra("export")
-@pytest.mark.skipif(find_spec("nncf") is None, reason="nncf is not installed")
-def test_int8_says_so_on_its_card(run: Path, model: Path, tiny_data: Path, tmp_path: Path) -> None:
-    card = export(run, tmp_path, precision="int8", data=tiny_data)
-    assert card.to_json() == replace(open_model(model).card, precision="int8").to_json()
-    assert (tmp_path / GRAPH).read_bytes() != (model / GRAPH).read_bytes()
-    assert (tmp_path / WEIGHTS).read_bytes() == (model / WEIGHTS).read_bytes()
+def test_int8_says_so_on_its_card(quantised: Path, model: Path) -> None:
+    assert open_model(quantised).card.to_json() == replace(open_model(model).card, precision="int8").to_json()
+    assert (quantised / GRAPH).read_bytes() != (model / GRAPH).read_bytes()
+    assert (quantised / WEIGHTS).read_bytes() == (model / WEIGHTS).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.extra("export")
+@pytest.mark.skipif(instruction_class().startswith("generic"), reason="which layers run in 8 bits is known for x86")
+def test_int8_leaves_no_convolution_in_floats(quantised: Path) -> None:
+    runner = OPENVINO.load(open_model(quantised), OPENVINO.options(threads=1))
+    layers = [node.get_rt_info() for node in runner._request((64, 64)).get_compiled_model().get_runtime_model().get_ops()]
+    told = [(layer["layerType"].astype(str), layer["runtimePrecision"].astype(str)) for layer in layers]
+    precisions = {precision for kind, precision in told if kind == "Convolution"}
+    assert precisions
+    assert precisions <= {"u8", "i8"}

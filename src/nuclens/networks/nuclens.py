@@ -81,8 +81,8 @@ class NuclensNetwork(nn.Module):
         height, width = x.shape[-2:]
         bottom, right = -height % self.stride, -width % self.stride
         # A graph is traced at a multiple of the stride and only ever meets such sizes.
-        tracing = torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
-        if not tracing and (bottom or right):
+        odd = not torch.jit.is_tracing() and (bottom or right)  # type: ignore[no-untyped-call, attr-defined]
+        if odd:
             x = F.pad(x, (0, right, 0, bottom), mode="replicate")
         x = F.pixel_unshuffle(x, 2)
         levels = []
@@ -91,9 +91,15 @@ class NuclensNetwork(nn.Module):
             levels.append(x)
         for lateral, top, level in zip(reversed(self.laterals), reversed(self.tops), levels[-2::-1], strict=True):
             x = top(level + F.interpolate(lateral(x), scale_factor=2.0, mode="bilinear", align_corners=False))
-        x = F.pixel_shuffle(self.head(x), 2)[..., :height, :width]
-        parts = torch.split(x, [head.channels for head in self.heads], dim=1)
-        return {head.name: part for head, part in zip(self.heads, parts, strict=True)}
+        x = F.pixel_shuffle(self.head(x), 2)
+        if odd:
+            x = x[..., :height, :width]
+        # Split as rows of pixels, heads are slices of memory; split as pictures, OpenVINO copies channel by channel.
+        parts = torch.split(x.flatten(2), [head.channels for head in self.heads], dim=1)
+        return {
+            head.name: part.reshape(-1, head.channels, height, width)
+            for head, part in zip(self.heads, parts, strict=True)
+        }
 
 
 def _residuals(width: int, count: int) -> list[nn.Module]:

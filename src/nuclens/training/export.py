@@ -22,7 +22,7 @@ from nuclens.training.loop import CHECKPOINT, ENCODINGS, build, normalised
 from nuclens.training.settings import ResolvedRecipe, recipe_of
 from nuclens.training.state import fill, part, read_tensors
 
-PROBE_PX = 512
+PROBE_STRIDES = 32
 REACH_SHARE = 0.01
 _EOSIN = np.array([225, 170, 205], np.float32)
 
@@ -97,9 +97,13 @@ def save_graph(
         MissingExtraError: `crops` ask for 8 bits and NNCF is not installed.
     """
     import openvino as ov
+    from openvino.frontend.pytorch import ConversionExtension
 
+    shuffle = ConversionExtension("aten::pixel_shuffle", _depth_to_space)
+    side = PROBE_STRIDES * int(network.stride)  # type: ignore[arg-type]
+    example = torch.zeros(1, 3, side, side)
     with torch.no_grad():
-        graph = ov.convert_model(Deployed(network, heads).eval(), example_input=torch.zeros(1, 3, PROBE_PX, PROBE_PX))
+        graph = ov.convert_model(Deployed(network, heads).eval(), example_input=example, extension=[shuffle])
     graph.reshape({graph.inputs[0]: ov.PartialShape([1, 3, -1, -1])})
     for output, head in zip(graph.outputs, heads, strict=True):
         output.get_tensor().set_names({head.name})
@@ -119,7 +123,7 @@ def reach_px(network: nn.Module, heads: tuple[Head, ...]) -> int:
     The pictures are smooth seeded noise in the colours of a stained section: on what it takes for no tissue at all a
     network is sure of itself, and its reach comes out too short.
     """
-    side = 32 * int(network.stride)  # type: ignore[arg-type]
+    side = PROBE_STRIDES * int(network.stride)  # type: ignore[arg-type]
     deployed = Deployed(network, heads).eval()
     before, other = _sections(0, side), _sections(1, side)
     after = np.concatenate([other[:, : side // 2], before[:, side // 2 :]], axis=1)
@@ -139,6 +143,19 @@ def _sections(seed: int, side: int) -> UInt8[np.ndarray, "n side side 3"]:
 
 def _half(value: Tensor) -> Tensor:
     return (value.half() if value.is_floating_point() else value).contiguous()
+
+
+def _depth_to_space(shuffle: Any) -> list[Any]:
+    """A pixel shuffle as one operation; OpenVINO's own conversion transposes six axes, six times as slow.
+
+    The way back has to stay as it is converted: 8-bit ranges do not pass `SpaceToDepth`, so the convolution
+    behind it would be run in floats.
+    """
+    from openvino import opset13 as ops
+
+    side = shuffle.get_values_from_const_input(1)
+    outputs: list[Any] = ops.depth_to_space(shuffle.get_input(0), "depth_first", side).outputs()
+    return outputs
 
 
 def _quantised(graph: Any, crops: np.ndarray) -> Any:
