@@ -239,7 +239,8 @@ def test_int8_says_so_on_its_card(quantised: Path, model: Path) -> None:
 @pytest.mark.skipif(instruction_class().startswith("generic"), reason="which layers run in 8 bits is known for x86")
 def test_int8_leaves_no_convolution_in_floats(quantised: Path) -> None:
     runner = OPENVINO.load(open_model(quantised), OPENVINO.options(threads=1))
-    layers = [node.get_rt_info() for node in runner._request((64, 64)).get_compiled_model().get_runtime_model().get_ops()]
+    graph = runner._request((64, 64)).get_compiled_model().get_runtime_model()
+    layers = [node.get_rt_info() for node in graph.get_ops()]
     told = [(layer["layerType"].astype(str), layer["runtimePrecision"].astype(str)) for layer in layers]
     precisions = {precision for kind, precision in told if kind == "Convolution"}
     assert precisions
