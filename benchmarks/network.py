@@ -2,7 +2,7 @@
 
     python benchmarks/network.py [--model DIR]
 
-Tiles of one size follow each other, as in a slide: the engine has compiled the graph for them by the second one.
+Tiles of one size follow each other, as in a slide: the engine compiles the graph once for them.
 The matrix rate is that of a single-precision product of 2048 x 2048 matrices on all cores, measured in turn with
 the network so that a busy neighbour slows both. A pause after each product lets its threads come to rest: for a tenth
 of a second they wait at full speed for the next one, on cores that the network then does without.

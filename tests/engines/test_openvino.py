@@ -75,40 +75,27 @@ def test_large_numbers_stop_at_the_ends(tiny_model: Path) -> None:
     assert (raw["offset"].min(), raw["offset"].max()) == (-127, 127)
 
 
-def test_a_size_that_comes_again_gives_the_same_bits(tiny_model: Path) -> None:
-    """The first tile runs through the graph of any size, later ones through one compiled for theirs."""
+def test_graphs_are_kept_by_size_and_the_one_unused_longest_is_dropped(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "HELD_PX", 2 * 32 * 32)
     runner = PLUGIN.load(open_model(tiny_model), OpenVinoOptions(threads=1))
+    wide, high, small, large = (np.zeros((*size, 3), np.uint8) for size in ((16, 32), (32, 16), (16, 16), (48, 64)))
+    for tile in (wide, high, small, wide, np.zeros((32, 32, 3), np.uint8)):
+        runner.run(tile)
+    assert list(runner._compiled) == [(16, 16), (16, 32), (32, 32)]
+    runner.run(large)
+    assert list(runner._compiled) == [(48, 64)]
+
+
+def test_bits_do_not_depend_on_what_ran_before(tiny_model: Path) -> None:
     tiles = [np.random.default_rng(6).integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((64, 96), (48, 48))]
-    before = [runner.run(tile) for tile in tiles]
-    for _ in range(3):
-        for tile, wanted in zip(tiles, before, strict=True):
-            for name, value in runner.run(tile).items():
-                np.testing.assert_array_equal(value, wanted[name])
-
-
-def test_sizes_that_take_turns_are_compiled_for_once(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = PLUGIN.load(open_model(tiny_model), OpenVinoOptions(threads=1))
-    compiled: list[tuple[int, ...]] = []
-    plain = type(runner)._compiled
-
-    def counted(self: Any, shape: tuple[int, ...]) -> Any:
-        compiled.append(shape)
-        return plain(self, shape)
-
-    monkeypatch.setattr(type(runner), "_compiled", counted)
-    for _ in range(8):
-        for size in ((16, 32), (32, 16)):
-            runner.run(np.zeros((*size, 3), np.uint8))
-    assert compiled == [(1, -1, -1, 3), (1, 16, 32, 3)]
-
-
-def test_large_tiles_are_compiled_for_at_once(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino, "LARGE_PX", 32 * 32)
-    runner = PLUGIN.load(open_model(tiny_model), OpenVinoOptions(threads=1))
-    runner.run(np.zeros((32, 32, 3), np.uint8))
-    assert runner._one_size is not None
-    assert runner._one_size[0] == (32, 32)
-    assert runner._any_size is None
+    runners = [PLUGIN.load(open_model(tiny_model), OpenVinoOptions(threads=1)) for _ in range(2)]
+    first = [runners[0].run(tile) for tile in (*tiles, *tiles)]
+    second = [runners[1].run(tile) for tile in (*tiles[::-1], *tiles[::-1])]
+    for one, other in zip(first, (second[1], second[0], second[3], second[2]), strict=True):
+        for name, value in one.items():
+            np.testing.assert_array_equal(value, other[name])
 
 
 def test_a_graph_of_another_export_is_told(tiny_model: Path) -> None:
