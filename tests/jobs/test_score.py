@@ -143,6 +143,7 @@ def test_odd_images_are_scored(protocol: Protocol) -> None:
                     assert column[rows["pixel and pixel"]] == pytest.approx(1, abs=3e-6)
 
 
+@pytest.mark.slow
 def test_seventy_thousand_nuclei() -> None:
     """More than 16 bits hold, in a grid of squares, compared with themselves moved by one pixel."""
     ids = np.arange(1, 70_001, dtype=np.int32).reshape(250, 280)

@@ -48,6 +48,7 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_recipe_and_data_make_a_run(recipe: Path, tiny_data: Path, tmp_path: Path) -> None:
     heard: list[Progress] = []
     out = train(recipe, tiny_data, tmp_path / "runs" / "one", Course(), changes=["train.steps=4"], report=heard.append)

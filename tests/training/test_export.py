@@ -161,6 +161,7 @@ def test_the_graph_names_its_outputs_after_the_heads_and_takes_any_size(model: P
     assert str(graph.inputs[0].partial_shape).replace("?", "-1") == "[1,3,-1,-1]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [2, 3])
 def test_the_graph_equals_a_plain_conversion(side: int, tmp_path: Path) -> None:
     """What makes the graph faster changes no bit of what it says."""
@@ -196,6 +197,7 @@ def test_the_reach_is_that_of_the_widest_head(nucleus: int, offset: int) -> None
     assert reach_px(Windows(nucleus=nucleus, offset=offset), HEADS) == max(nucleus, offset) // 2
 
 
+@pytest.mark.slow
 def test_the_reach_is_measured_the_same_each_time(tiny_recipe: ResolvedRecipe) -> None:
     network = build(tiny_recipe).eval()
     heads = ENCODINGS.get("offset").heads(tiny_recipe.schema)

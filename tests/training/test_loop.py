@@ -115,6 +115,7 @@ def test_a_run_leaves_its_recipe_its_checkpoint_and_a_row_for_each_step(
     assert step_of(whole) == 20
 
 
+@pytest.mark.slow
 def test_the_loss_falls(tiny_recipe: ResolvedRecipe, tiny_data: Path, tmp_path: Path) -> None:
     recipe = replace(tiny_recipe, train=replace(tiny_recipe.train, steps=100, save_every=100))
     state = fit(recipe, tiny_data, tmp_path, Course())
