@@ -32,7 +32,7 @@ from nuclens.jobs.segment import TILE_PX
 from nuclens.training.export import save_graph
 
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "network.md"
-SIDE, ROUNDS, MATRIX = 1024, 7, 2048
+SIDE, ROUNDS, MATRIX = 1024, 15, 2048
 PAUSE_S = 0.2
 
 

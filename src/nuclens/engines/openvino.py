@@ -33,10 +33,10 @@ class OpenVinoOptions:
 class OpenVinoRunner:
     """A model compiled for every size of tile that comes.
 
-    A graph that knows its size takes three quarters of the memory, and 6 %
-    less time. Never is one of any size used beside it: in 8 bits the two may
-    round differently, and a tile's bits would depend on its place in the
-    queue. Compiling takes a fifth of a core-second.
+    A graph that knows its size takes less memory and a little less time. Never
+    is one of any size used beside it: in 8 bits the two may round differently,
+    and a tile's bits would depend on its place in the queue. What it costs and
+    gains is in docs/adr/0008-a-graph-for-every-size.md.
 
     Attributes:
         graph: Takes 8-bit pixels and gives 8-bit heads.
