@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nuclens.core.errors import InputError
-from nuclens.core.tiling import Tile, inside, owned, tile_plan, working_shape
+from nuclens.core.tiling import Tile, hilbert, inside, owned, tile_plan, working_shape
 
 plans = st.tuples(
     st.tuples(st.integers(0, 90), st.integers(0, 90)),
@@ -39,11 +39,38 @@ def test_boxes_are_aligned_hold_the_halo_and_not_a_stride_more(plan: tuple[tuple
 
 
 @given(plans)
-def test_tiles_are_numbered_row_by_row(plan: tuple[tuple[int, int], int, int, int]) -> None:
+def test_tiles_are_numbered_in_their_order(plan: tuple[tuple[int, int], int, int, int]) -> None:
     shape, cores, halo, stride = plan
     tiles = tile_plan(shape, cores * stride, halo, stride)
     assert [tile.index for tile in tiles] == list(range(len(tiles)))
-    assert [tile.core[:2] for tile in tiles] == sorted(tile.core[:2] for tile in tiles)
+
+
+@pytest.mark.parametrize("side", [1, 2, 4, 8, 16])
+def test_a_hilbert_curve_visits_every_cell_once_one_step_at_a_time(side: int) -> None:
+    rows, columns = np.divmod(np.arange(side * side), side)
+    order = np.argsort(hilbert(rows, columns))
+    assert sorted(hilbert(rows, columns).tolist()) == list(range(side * side))
+    steps = np.abs(np.diff(rows[order])) + np.abs(np.diff(columns[order]))
+    assert (steps == 1).all()
+
+
+@given(plans, st.integers(0, 7), st.integers(0, 7))
+def test_an_offset_moves_the_cuts_and_nothing_else(
+    plan: tuple[tuple[int, int], int, int, int], down: int, right: int
+) -> None:
+    shape, cores, halo, stride = plan
+    offset = (down % cores * stride, right % cores * stride)
+    count = np.zeros(shape, int)
+    for tile in tile_plan(shape, cores * stride, halo, stride, offset=offset):
+        top, left, bottom, right_end = tile.core
+        assert all(
+            cut in (0, size) or (cut - first) % (cores * stride) == 0
+            for cut, size, first in zip(tile.core, shape * 2, offset * 2, strict=True)
+        )
+        assert max(bottom - top, right_end - left) <= cores * stride
+        assert not np.any(np.mod(tile.box, stride))
+        count[top:bottom, left:right_end] += 1
+    assert (count == 1).all()
 
 
 def test_a_plan_by_hand() -> None:
@@ -71,6 +98,12 @@ def test_a_margin_ends_boxes_near_the_image_for_every_tiling(
 
 def test_nothing_has_no_tiles() -> None:
     assert tile_plan((0, 5), 32, 10, 16) == []
+
+
+@pytest.mark.parametrize("offset", [(8, 0), (0, 32), (-16, 0)])
+def test_an_offset_off_the_stride_or_beyond_a_core_is_refused(offset: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match="offset"):
+        tile_plan((100, 100), 32, 10, 16, offset=offset)
 
 
 @pytest.mark.parametrize(("core", "halo", "stride"), [(0, 0, 16), (-16, 0, 16), (40, 0, 16), (32, -1, 16), (32, 0, 0)])

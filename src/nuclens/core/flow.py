@@ -1,11 +1,11 @@
-"""Work that overlaps: items made ahead of their use, and core-seconds counted by stage."""
+"""Work that overlaps: results made ahead of their use, and time counted by stage."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,18 +16,20 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Core-seconds by stage, summed over threads.
+    """Where time went, summed over threads.
 
     Attributes:
-        stages: CPU time of the threads that did the stage; the engine's own threads are not among them.
+        stages: Core-seconds of the threads that did a stage; an engine's own threads are not among them.
+        waits: Seconds that the thread which runs the network spent on a thing, or waiting for it.
     """
 
     stages: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    waits: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count what happens inside to a stage."""
+        """Count the core-seconds of what happens inside to a stage."""
         began = time.thread_time()
         try:
             yield
@@ -35,19 +37,36 @@ class Stopwatch:
             with self._lock:
                 self.stages[name] += time.thread_time() - began
 
+    def wait(self, name: str, since: float) -> float:
+        """Count the seconds since a time of `time.monotonic` to a thing, and return the time."""
+        now = time.monotonic()
+        self.waits[name] += now - since
+        return now
 
-def ahead(items: Iterator[T], count: int) -> Generator[T, None, None]:
-    """The same items, made in a thread, at most `count` ahead of their use.
 
-    What their maker raises is raised where they are used. Closed early, the
-    generator waits for the item that is being made and leaves the rest.
+def ahead(tasks: Iterator[Callable[[], T]], count: int, threads: int = 1) -> Generator[T, None, None]:
+    """What tasks return, in order, at most `count` made ahead of their use.
+
+    One thread takes tasks from the iterator, others do them. What either raises
+    is raised where the result would be used. Closed early, the generator waits
+    for the tasks that are being done and leaves the rest.
+
+    Args:
+        tasks: Taken as late as `count` allows.
+        count: Of results that are made or being made but not used.
+        threads: That do tasks.
     """
-    end = object()
-    pool = ThreadPoolExecutor(1, "nuclens-ahead")
-    try:
-        shelf: deque[Future[Any]] = deque(pool.submit(next, items, end) for _ in range(count))
-        while (item := shelf.popleft().result()) is not end:
-            shelf.append(pool.submit(next, items, end))
-            yield item
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with ThreadPoolExecutor(1, "nuclens-tasks") as taker, ThreadPoolExecutor(threads, "nuclens-ahead") as makers:
+
+        def begin() -> Future[T] | None:
+            task = next(tasks, None)
+            return None if task is None else makers.submit(task)
+
+        shelf: deque[Future[Future[T] | None]] = deque(taker.submit(begin) for _ in range(count))
+        try:
+            while (made := shelf.popleft().result()) is not None:
+                shelf.append(taker.submit(begin))
+                yield made.result()
+        finally:
+            taker.shutdown(cancel_futures=True)
+            makers.shutdown(cancel_futures=True)

@@ -13,6 +13,7 @@ from jaxtyping import Int32, UInt8
 
 from nuclens.core.card import Card
 from nuclens.core.errors import ResolutionError
+from nuclens.core.tiling import Box
 
 HALO_UM = 20.0  # above the farthest centre-to-rim distance of 31,029 annotated nuclei, 70 px at 0.25 mpp
 MARGIN_PX = 32  # how far tiles reach beyond the image: mirrored pixels, the same for every tiling
@@ -34,6 +35,10 @@ class Plan:
         halo_px: Margin the network reads around it.
         mpp: Micrometres per input pixel, None where unknown.
         scale: Working pixels per input pixel.
+        offset_px: Row and column of the working grid where a core begins.
+        region: Box of level 0 whose nuclei are wanted, None for all.
+        tissue: Digest of the mask whose nuclei are wanted, empty for all.
+        origin: Row and column of the results' frame where level 0 begins.
     """
 
     image: str
@@ -45,11 +50,19 @@ class Plan:
     halo_px: int
     mpp: float | None
     scale: float
+    offset_px: tuple[int, int] = (0, 0)
+    region: Box | None = None
+    tissue: str = ""
+    origin: tuple[int, int] = (0, 0)
 
     @property
     def digest(self) -> str:
         """SHA-256 of all of it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """All of it as text."""
+        return json.dumps(asdict(self), sort_keys=True)
 
     def nucleus_ids(self, anchors: Int32[np.ndarray, "n 2"]) -> UInt8[np.ndarray, "n 16"]:
         """UUIDs of nuclei by the pixel that anchors them: equal in every run over this image with this model.
