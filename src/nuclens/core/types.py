@@ -99,6 +99,8 @@ class Instances:
 
     def __getitem__(self, rows: Any) -> Instances:
         """The nuclei that a boolean mask, an index array or a slice picks, in that order."""
+        if isinstance(rows, slice) and rows.step in (None, 1):
+            return self._stretch(*rows.indices(len(self))[:2])
         index = np.arange(len(self))[rows].reshape(-1)
         lengths = np.diff(self.offsets)[index]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -109,6 +111,18 @@ class Instances:
             offsets=offsets,
             measurements={name: column[index] for name, column in self.measurements.items()},
             **{name: getattr(self, name)[index] for name in _ROWS},
+        )
+
+    def _stretch(self, start: int, stop: int) -> Instances:
+        """Nuclei that lie one after another, without copies."""
+        stop = max(start, stop)
+        offsets = self.offsets[start : stop + 1]
+        return replace(
+            self,
+            vertices=self.vertices[offsets[0] : offsets[-1]],
+            offsets=offsets - offsets[0],
+            measurements={name: column[start:stop] for name, column in self.measurements.items()},
+            **{name: getattr(self, name)[start:stop] for name in _ROWS},
         )
 
     @property

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +15,7 @@ from jaxtyping import Float32, Float64, Shaped
 
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
+from nuclens.core.parts import rechunked
 from nuclens.core.records import (
     FARTHEST,
     from_outlines,
@@ -49,13 +52,24 @@ class Csv:
             InputError: A measurement has the name of another column.
             OutputError: The file cannot be written.
         """
-        own = list(_columns(replace(instances[:0], measurements={})))
-        need_free_names(path, instances, [*own, *_MICRONS])
+        self.write_parts(path, [instances])
+
+    def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
+        """Write a result that comes in parts, as `rechunked` takes them; the bytes are those of the whole.
+
+        Raises:
+            InputError: A measurement has the name of another column, or the parts do not belong together.
+            OutputError: The file cannot be written.
+        """
+        pieces = rechunked(parts, _ROWS)
+        first = next(pieces)
+        own = list(_columns(replace(first[:0], measurements={})))
+        need_free_names(path, first, [*own, *_MICRONS])
         with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*own, *instances.measurements])
-            for start in range(0, len(instances), _ROWS):
-                writer.writerows(zip(*_columns(instances[start : start + _ROWS]).values(), strict=True))
+            writer.writerow([*own, *first.measurements])
+            for piece in chain([first], pieces):
+                writer.writerows(zip(*_columns(piece).values(), strict=True))
 
     def read(self, path: Path) -> Instances:
         """Read a table of ours; outlines are empty.

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import orjson
 import shapely
-from jaxtyping import Bool, Float32, Int32, Int64, Shaped
+from jaxtyping import Float32, Int32, Int64, Shaped
 
-from nuclens.core.contours import ring_offsets
+from nuclens.core.contours import reduce_rings, ring_offsets
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.features import Nucleus, features_of, object_type, parse_nucleus
 from nuclens.core.files import replacing
 from nuclens.core.json_files import first_keys, load_json
+from nuclens.core.parts import rechunked
 from nuclens.core.qupath import breaches, importable, snapped
 from nuclens.core.records import (
     Header,
@@ -72,18 +73,36 @@ class GeoJson:
             InputError: A nucleus has no outline, or a type or measurement a name that QuPath cannot have.
             OutputError: The file cannot be written.
         """
-        need_outlines(path, instances)
-        need_free_names(path, instances, [SCORE, *(PROBABILITY + name for name in instances.schema.names)])
-        classes = _classifications(path, instances.schema)
-        drawable = _drawable(path, instances)
+        self.write_parts(path, [instances])
+
+    def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
+        """Write a result that comes in parts, as `rechunked` takes them; the bytes are those of the whole.
+
+        Raises:
+            InputError: A nucleus has no outline, a type or measurement has a name that QuPath cannot have, or the parts
+                do not belong together.
+            OutputError: The file cannot be written.
+        """
+        pieces = rechunked(parts, _ROWS)
+        first = next(pieces)
+        need_free_names(path, first, [SCORE, *(PROBABILITY + name for name in first.schema.names)])
+        classes = _classifications(path, first.schema)
+        repaired, lost, between = 0, 0, b"\n"
         with replacing(path) as temporary, temporary.open("wb") as file:
-            file.write(
-                b'{"type":"FeatureCollection","nuclens":' + orjson.dumps(header_of(instances)) + b',"features":['
-            )
-            for number, start in enumerate(range(0, len(drawable), _ROWS)):
-                file.write(b",\n" if number else b"\n")
-                file.write(b",\n".join(_lines(drawable[start : start + _ROWS], classes)))
+            file.write(b'{"type":"FeatureCollection","nuclens":' + orjson.dumps(header_of(first)) + b',"features":[')
+            for piece in chain([first], pieces):
+                need_outlines(path, piece)
+                drawable, invalid = _drawable(piece)
+                repaired += invalid - (len(piece) - len(drawable))
+                lost += len(piece) - len(drawable)
+                if len(drawable):
+                    file.write(between + b",\n".join(_lines(drawable, classes)))
+                    between = b",\n"
             file.write(b"\n]}\n")
+        if repaired or lost:
+            _log.warning(
+                "%s: %d outlines were invalid: %d repaired, %d left out", path, repaired + lost, repaired, lost
+            )
 
     def read(self, path: Path) -> Instances:
         """Read a file of ours, or what QuPath exports.
@@ -130,25 +149,16 @@ def _classifications(path: Path, schema: ClassSchema) -> list[dict[str, Any]]:
     return classes
 
 
-def _drawable(path: Path, instances: Instances) -> Instances:
-    """The nuclei with outlines that QuPath imports."""
-    good = _importable(instances)
+def _drawable(instances: Instances) -> tuple[Instances, int]:
+    """The nuclei with outlines that QuPath imports, and how many outlines it would not have imported."""
+    good = importable(_polygons(instances))
     if good.all():
-        return instances
+        return instances, 0
     fixed = _repaired(instances[~good])
     kept = np.diff(fixed.offsets) >= 3
-    kept[kept] = _importable(fixed[kept])
+    kept[kept] = importable(_polygons(fixed[kept]))
     order = np.argsort(np.concatenate([np.flatnonzero(good), np.flatnonzero(~good)[kept]]))
-    _log.warning("%s: %d outlines were invalid: %d repaired, %d left out", path, len(fixed), kept.sum(), (~kept).sum())
-    return concatenate([instances[good], fixed[kept]])[order]
-
-
-def _importable(instances: Instances) -> Bool[np.ndarray, "n"]:
-    good = np.empty(len(instances), bool)
-    for start in range(0, len(instances), _ROWS):
-        part = slice(start, start + _ROWS)
-        good[part] = importable(_polygons(instances[part]))
-    return good
+    return concatenate([instances[good], fixed[kept]])[order], len(fixed)
 
 
 def _polygons(instances: Instances) -> Shaped[np.ndarray, "n"]:
@@ -194,11 +204,14 @@ def _lines(instances: Instances, classes: list[dict[str, Any]]) -> Iterator[byte
 
 
 def _rings(instances: Instances) -> list[Shaped[np.ndarray, "p 2"]]:
-    """What stands under `coordinates`: whole numbers where all are whole."""
+    """What stands under `coordinates`: whole numbers where all of an outline are whole."""
     points, begins = closed_rings(instances.vertices, instances.offsets)
     whole = points.astype(np.int64)
-    points = whole if (whole == points).all() else points
-    return [points[begin:end] for begin, end in pairwise(begins.tolist())]
+    fine = reduce_rings(np.minimum, (whole == points).all(axis=1).astype(np.uint8), begins).tolist()
+    return [
+        (whole if all_whole else points)[begin:end]
+        for (begin, end), all_whole in zip(pairwise(begins.tolist()), fine, strict=True)
+    ]
 
 
 def _nuclei(path: Path, document: Any) -> list[Nucleus]:

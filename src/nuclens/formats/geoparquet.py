@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from nuclens.core.contours import ring_offsets
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
+from nuclens.core.parts import rechunked
 from nuclens.core.records import (
     FARTHEST,
     closed_rings,
@@ -33,13 +35,15 @@ from nuclens.core.records import (
 )
 from nuclens.core.types import Instances
 
-ROWS = 65_536  # per row group
+ROWS = 16_384  # per row group
 
 # Well-known binary of a polygon: little-endian, type 3, one ring; its number of points and then x, y, x, y, ... follow.
 _POLYGON = np.frombuffer(struct.pack("<BII", 1, 3, 1), np.uint8)
 _HEAD = len(_POLYGON) + 4
 _POINT = 16
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
+# With Arrow's own schema in the file, what is added to the metadata at the end would not be in that of a read table.
+_ENCODING = {"compression": "zstd", "use_dictionary": ["type_name"], "store_schema": False}
 _Rings = tuple[Float32[np.ndarray, "v 2"], Int64[np.ndarray, "ends"]]
 
 
@@ -64,15 +68,29 @@ class GeoParquet:
             InputError: A nucleus has no outline, or a measurement the name of another column.
             OutputError: The file cannot be written.
         """
-        need_outlines(path, instances)
-        need_free_names(path, instances, _columns(replace(instances[:0], measurements={})))
-        schema = _table(instances[:0]).schema.with_metadata(_metadata(instances))
-        with (
-            replacing(path) as temporary,
-            pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=["type_name"]) as writer,
-        ):
-            for start in range(0, len(instances), ROWS):
-                writer.write_table(_table(instances[start : start + ROWS]), row_group_size=ROWS)
+        self.write_parts(path, [instances])
+
+    def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
+        """Write a result that comes in parts, as `rechunked` takes them; the bytes are those of the whole.
+
+        Raises:
+            InputError: A nucleus has no outline, a measurement the name of another column, or the parts do not belong
+                together.
+            OutputError: The file cannot be written.
+        """
+        pieces = rechunked(parts, ROWS)
+        first = next(pieces)
+        need_free_names(path, first, _columns(replace(first[:0], measurements={})))
+        schema = _table(first[:0]).schema
+        extent = np.array([np.inf, np.inf, -np.inf, -np.inf])
+        with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, **_ENCODING) as writer:
+            for piece in chain([first], pieces):
+                need_outlines(path, piece)
+                if len(piece):
+                    writer.write_table(_table(piece), row_group_size=ROWS)
+                    extent[:2] = np.minimum(extent[:2], piece.vertices.min(axis=0))
+                    extent[2:] = np.maximum(extent[2:], piece.vertices.max(axis=0))
+            writer.add_key_value_metadata(_metadata(first, extent))
 
     def read(self, path: Path) -> Instances:
         """Read a result, or the polygons of any GeoParquet file.
@@ -98,8 +116,13 @@ class GeoParquet:
 PLUGIN = GeoParquet()
 
 
-def _metadata(instances: Instances) -> dict[str, str]:
-    """The file's own metadata: `geo` as the specification wants it, and `nuclens`."""
+def _metadata(instances: Instances, extent: Float64[np.ndarray, "4"]) -> dict[str, str]:
+    """The file's own metadata: `geo` as the specification wants it, and `nuclens`.
+
+    Args:
+        instances: Any of the nuclei.
+        extent: First row and column, last row and column of all outlines; not finite where there are none.
+    """
     geometry: dict[str, Any] = {
         "encoding": "WKB",
         "geometry_types": ["Polygon"],
@@ -107,9 +130,8 @@ def _metadata(instances: Instances) -> dict[str, str]:
         "edges": "planar",
         "covering": {"bbox": {side: ["bbox", side] for side in _SIDES}},
     }
-    if len(instances):
-        y, x = instances.vertices.T
-        geometry["bbox"] = [float(side) for side in (x.min(), y.min(), x.max(), y.max())]
+    if np.isfinite(extent).all():
+        geometry["bbox"] = extent[[1, 0, 3, 2]].tolist()
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
     return {"geo": json.dumps(geo), "nuclens": json.dumps(header_of(instances), ensure_ascii=False)}
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
-import cv2
 import numpy as np
 import pytest
 from jaxtyping import Float32
 
-from nuclens.core.contours import outlines, polygon_centroids
 from nuclens.core.errors import DataError, InputError, OutputError
 from nuclens.core.predictions import drawn
-from nuclens.core.schema import UNTYPED, ClassSchema, NucleusType
 from nuclens.core.suffixes import FORMATS, format_to_read
-from nuclens.core.types import Frame, Instances, no_instances
+from nuclens.core.types import Instances
+from nuclens.testing.nuclei import CASES, SHAPE, made, moved, read_only
 
 LOSSES = {
     "outlines": "no outlines at all",
@@ -31,20 +29,7 @@ LOSSES = {
     "leaves": "which leaf classes types gather",
     **dict.fromkeys(("ids", "anchors", "types", "scores", "probabilities", "measurements", "metadata"), "that column"),
 }
-_SHAPE = (151, 212)  # neither square nor divisible by anything
-_CELL = 24  # px, in which one nucleus lies
 _CENTROID = 0.01  # px, by which a centroid made from a written outline may differ
-
-_TYPED = ClassSchema(
-    leaves=("neoplastic", "inflammatory", "connective"),
-    types=(
-        NucleusType("neoplastic", (200, 0, 30), (0,)),
-        NucleusType("other", (0, 120, 255), (1, 2)),
-    ),
-)
-_FOREIGN = ClassSchema(
-    ("腫瘍", "ÆØ, „x“"), (NucleusType("腫瘍", (1, 2, 3), (0,)), NucleusType("ÆØ, „x“", (9, 8, 7), (1,)))
-)
 
 
 class FormatContract:
@@ -58,7 +43,8 @@ class FormatContract:
     other formats have them too, `claims(path)`, which looks at the first bytes.
     One of label maps offers `predict(path)`, its pixels as a `Prediction`; one
     of many images offers `images(path)`, what makes the `Prediction` of each
-    by name, and has `placed` set where these names are but places.
+    by name, and has `placed` set where these names are but places. One that
+    files can be written in bit by bit offers `write_parts(path, parts)`.
 
     Attributes:
         name: Of the plug-in under test.
@@ -76,7 +62,7 @@ class FormatContract:
     @pytest.mark.parametrize("case", ["empty", "one", "many", "foreign", "pixels only", "untyped", "unknown"])
     def test_reads_what_it_wrote(self, case: str, tmp_path: Path) -> None:
         """Everything that is not declared lost comes back."""
-        wanted = _CASES[case]()
+        wanted = CASES[case]()
         path = self._write(tmp_path, wanted)
         _same(FORMATS.get(self.name).read(path), wanted, FORMATS.get(self.name).lost)
 
@@ -85,19 +71,19 @@ class FormatContract:
         plugin = FORMATS.get(self.name)
         for ending in getattr(plugin, "endings", ()):
             path = tmp_path / f"nuclei-1{ending}"
-            plugin.write(path, _read_only(_nuclei(3)))
+            plugin.write(path, read_only(made(3)))
             assert format_to_read(path) is plugin
 
     def test_predicts_what_it_reads(self, tmp_path: Path) -> None:
         """Pixels are those of the outlines, types those of the rows."""
-        plugin, wanted = FORMATS.get(self.name), _nuclei(40)
+        plugin, wanted = FORMATS.get(self.name), made(40)
         path = self._write(tmp_path, wanted)
         found = [plugin.predict(path)] if hasattr(plugin, "predict") else []
         if hasattr(plugin, "images"):
             found += [image() for image in plugin.images(path).values()]
             assert len(found) == 1
         for prediction in found:
-            drawing = drawn(path, plugin.read(path), _SHAPE)
+            drawing = drawn(path, plugin.read(path), SHAPE)
             assert prediction.labels.dtype == np.int32
             np.testing.assert_array_equal(prediction.labels, drawing.labels)
             np.testing.assert_array_equal(prediction.types, drawing.types)
@@ -107,20 +93,34 @@ class FormatContract:
         """Corners between pixels, far from the origin, come back as they were."""
         if {"outlines", "subpixels"} & set(FORMATS.get(self.name).lost):
             return
-        wanted = _moved(_nuclei(40), scale=1 / 0.9137, shift=100_000)
+        wanted = moved(made(40), scale=1 / 0.9137, shift=100_000)
         path = self._write(tmp_path, wanted)
         _same(FORMATS.get(self.name).read(path), wanted, FORMATS.get(self.name).lost)
 
     def test_same_nuclei_same_bytes(self, tmp_path: Path) -> None:
         """Neither time nor place shows in a file."""
         (tmp_path / "elsewhere").mkdir()
-        first, second = self._write(tmp_path, _nuclei(50)), self._write(tmp_path / "elsewhere", _nuclei(50))
+        first, second = self._write(tmp_path, made(50)), self._write(tmp_path / "elsewhere", made(50))
         assert first.read_bytes() == second.read_bytes()
+
+    def test_parts_do_not_show(self, tmp_path: Path) -> None:
+        """However a result is cut, with empty parts in between, the file is that of the whole."""
+        plugin, rng = FORMATS.get(self.name), np.random.default_rng(0)
+        if not hasattr(plugin, "write_parts"):
+            return
+        for case, count in (("many", 54), ("unknown", 9), ("empty", 0)):
+            whole = CASES[case]()
+            wanted = self._write(tmp_path, whole).read_bytes()
+            for cuts in rng.integers(0, count + 1, (4, 6)):
+                ends = [0, *sorted(cuts.tolist()), count]
+                parts = (whole[begin:end] for begin, end in pairwise(ends))
+                plugin.write_parts(self._path(tmp_path), parts)
+                assert self._path(tmp_path).read_bytes() == wanted
 
     def test_rewriting_changes_nothing(self, tmp_path: Path) -> None:
         """What was read writes the same file, if nothing is lost."""
         plugin = FORMATS.get(self.name)
-        path = self._write(tmp_path, _nuclei(30))
+        path = self._write(tmp_path, made(30))
         before = path.read_bytes()
         plugin.write(path, plugin.read(path))
         assert plugin.lost or path.read_bytes() == before
@@ -129,7 +129,7 @@ class FormatContract:
         """An old file goes, and nothing else is left in the folder."""
         target = self._path(tmp_path)
         target.write_bytes(b"old" * 100_000)
-        path = self._write(tmp_path, _nuclei(3))
+        path = self._write(tmp_path, made(3))
         assert b"oldold" not in path.read_bytes()
         assert list(tmp_path.iterdir()) == [path]
 
@@ -144,7 +144,7 @@ class FormatContract:
             fsync(handle)
 
         monkeypatch.setattr(os, "fsync", watched)
-        self._write(tmp_path, _nuclei(20))
+        self._write(tmp_path, made(20))
         assert seen[0] == b"old"
 
     @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()], ids=["full", "stopped"])
@@ -160,7 +160,7 @@ class FormatContract:
 
         monkeypatch.setattr(os, "fsync", fail)
         with pytest.raises((OutputError, KeyboardInterrupt)) as caught:
-            self._write(tmp_path, _nuclei(5))
+            self._write(tmp_path, made(5))
         assert isinstance(caught.value, KeyboardInterrupt) or str(caught.value).startswith(
             f"{target}: the disk is full"
         )
@@ -173,7 +173,7 @@ class FormatContract:
         self._path(tmp_path).mkdir()
         for folder in (tmp_path / "missing", tmp_path / "file", tmp_path):
             with pytest.raises(OutputError) as caught:
-                self._write(folder, _nuclei(2))
+                self._write(folder, made(2))
             _one_line(caught.value, self._path(folder))
 
     def test_bad_files_are_told(self, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ class FormatContract:
 
     def test_damage_is_told_or_harmless(self, tmp_path: Path) -> None:
         """A file cut short or with wrong bytes gives a `DataError` or nuclei, no other failure."""
-        path = self._write(tmp_path, _nuclei(12))
+        path = self._write(tmp_path, made(12))
         whole = path.read_bytes()
         rng = np.random.default_rng(1)
         damaged = [whole[: int(cut)] for cut in rng.integers(len(whole), size=8)]
@@ -211,7 +211,7 @@ class FormatContract:
 
     def test_nuclei_without_outline_are_refused_or_lost_anyway(self, tmp_path: Path) -> None:
         """A format of outlines does not invent any."""
-        bare = replace(_nuclei(2), vertices=np.zeros((0, 2), np.float32), offsets=np.zeros(3, np.int64))
+        bare = replace(made(2), vertices=np.zeros((0, 2), np.float32), offsets=np.zeros(3, np.int64))
         if "outlines" in FORMATS.get(self.name).lost:
             assert len(FORMATS.get(self.name).read(self._write(tmp_path, bare))) == 2
             return
@@ -224,79 +224,8 @@ class FormatContract:
         return folder / f"nuclei{FORMATS.get(self.name).suffix}"
 
     def _write(self, folder: Path, instances: Instances) -> Path:
-        FORMATS.get(self.name).write(self._path(folder), _read_only(instances))
+        FORMATS.get(self.name).write(self._path(folder), read_only(instances))
         return self._path(folder)
-
-
-def _nuclei(count: int, *, mpp: float | None = 0.2527, schema: ClassSchema = _TYPED) -> Instances:
-    """Nuclei along pixel edges, apart from each other, some of them at the border and some without a type."""
-    rng = np.random.default_rng(count)
-    labels = np.zeros(_SHAPE, np.int32)
-    cells = [(row, column) for row in range(6) for column in range(9)]
-    for label in range(1, count + 1):
-        row, column = cells[label - 1]
-        window = labels[row * _CELL : (row + 1) * _CELL, column * _CELL : (column + 1) * _CELL]
-        canvas = np.zeros((_CELL, _CELL), np.uint8)
-        axes = tuple(int(side) for side in rng.integers(3, 11, 2))
-        cv2.ellipse(canvas, (_CELL // 2, _CELL // 2), axes, float(rng.uniform(0, 180)), 0, 360, 1, cv2.FILLED)
-        window[canvas[: window.shape[0], : window.shape[1]] > 0] = label
-    vertices, offsets = outlines(labels, count)
-    probabilities = rng.random((count, len(schema.types))).astype(np.float32)
-    decided = schema.decide(probabilities) * (rng.random(count) < 0.9)
-    unit = "px" if mpp is None else "µm"
-    return Instances(
-        frame=Frame(*_SHAPE, mpp),
-        schema=schema,
-        vertices=vertices,
-        offsets=offsets,
-        ids=rng.integers(0, 256, (count, 16)).astype(np.uint8),
-        anchors=rng.integers(0, 200, (count, 2)).astype(np.int32),
-        types=decided.astype(np.uint8),
-        scores=rng.random(count).astype(np.float32),
-        probabilities=probabilities,
-        centroids=polygon_centroids(vertices, offsets),
-        measurements={
-            f"Area {unit}^2": (rng.random(count) * 1e3).astype(np.float32),
-            "Circularity": rng.random(count).astype(np.float32),
-            'A, quoted "name"': np.float32(10) ** rng.integers(-20, 20, count).astype(np.float32),
-        },
-        metadata={"plan": "9f" * 16, "licence": "CC-BY-4.0 © Müller"},
-    )
-
-
-def _unknown() -> Instances:
-    """Nuclei of which a few numbers are not known."""
-    nuclei = _nuclei(9)
-    holes = {
-        name: np.where(np.arange(9) % 3 == 0, np.float32(np.nan), nuclei.measurements[name])
-        for name in nuclei.measurements
-    }
-    return replace(nuclei, measurements=holes, scores=np.where(np.arange(9) == 4, np.float32(np.nan), nuclei.scores))
-
-
-_CASES: dict[str, Callable[[], Instances]] = {
-    "empty": lambda: no_instances(Frame(*_SHAPE, 0.25), _TYPED),
-    "one": lambda: _nuclei(1),
-    "many": lambda: _nuclei(54),
-    "foreign": lambda: _nuclei(20, schema=_FOREIGN),
-    "pixels only": lambda: _nuclei(20, mpp=None),
-    "untyped": lambda: _nuclei(20, schema=UNTYPED),
-    "unknown": _unknown,
-}
-
-
-def _moved(nuclei: Instances, scale: float, shift: float) -> Instances:
-    vertices = (nuclei.vertices * scale + shift).astype(np.float32)
-    frame = Frame(200_000, 200_000, nuclei.frame.mpp)
-    return replace(nuclei, frame=frame, vertices=vertices, centroids=polygon_centroids(vertices, nuclei.offsets))
-
-
-def _read_only(instances: Instances) -> Instances:
-    columns = [getattr(instances, field.name) for field in fields(instances)]
-    for column in [*columns, *instances.measurements.values()]:
-        if isinstance(column, np.ndarray):
-            column.flags.writeable = False
-    return instances
 
 
 def _same(got: Instances, wanted: Instances, lost: tuple[str, ...]) -> None:
