@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,8 +13,9 @@ from cyclopts import App, Parameter
 
 from nuclens import __version__
 from nuclens.commands.evaluate import evaluation
-from nuclens.commands.terminal import FLAG, LIST, err, progress
-from nuclens.core.errors import DataError, NuclensError, PartialFailure
+from nuclens.commands.segment import segment
+from nuclens.commands.terminal import FLAG, err, progress
+from nuclens.core.errors import DataError, NuclensError
 
 app = App(
     name="nuclens",
@@ -27,66 +27,7 @@ app = App(
 INTERRUPTED = 130
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """What a command writes.
-
-    Attributes:
-        out: Folder for the results.
-        formats: Which results to write, as named in docs/formats.md. If not given: csv geojson geoparquet labels
-            overlay.
-        overwrite: Do finished images again.
-    """
-
-    out: Path
-    formats: Annotated[tuple[str, ...], LIST] = ()
-    overwrite: Annotated[bool, FLAG] = False
-
-
-@app.command(usage="Usage: nuclens segment INPUT... --out PATH [OPTIONS]")
-def segment(
-    inputs: Annotated[list[Path], Parameter(name="INPUT", negative=())],
-    /,
-    *,
-    outputs: Outputs,
-    mpp: float | None = None,
-    model: str = "default",
-    tile_size: int = 2048,
-) -> int:
-    """Outline and type every nucleus of images.
-
-    Each image gets a folder OUT/NAME/ with instances.parquet (GeoPandas),
-    instances.geojson (QuPath), instances.csv, label.tif, overlay.png and
-    run.json; OUT/summary.csv counts them all. Finished images are skipped.
-
-    Args:
-        inputs: Images, folders of images, or globs in quotes: PNG, JPEG, WebP, BMP, TIFF, OME-TIFF.
-        outputs: Where to write what.
-        mpp: Micrometres per pixel, if the files do not say: 0.25 for a 40x scan, 0.5 for 20x.
-        model: Name of a shipped model, or the folder of an exported one.
-        tile_size: Side of the part of a tile whose nuclei are kept, in pixels of the model's resolution.
-    """
-    from nuclens.jobs.batch import BatchOptions, segment_files
-
-    names = tuple(part for entry in outputs.formats for part in entry.split(",") if part)
-    options = BatchOptions(model=model, mpp=mpp, formats=names, tile_px=tile_size, overwrite=outputs.overwrite)
-    with progress() as report:
-        outcomes = segment_files(inputs, outputs.out, options, report)
-    done = [outcome.record for outcome in outcomes if outcome.error is None]
-    for record in done:
-        for line in (*record["notes"], *record["warnings"]):
-            err.print(f"{record['input']}: {line}", style="yellow", markup=False)
-    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
-    for error in errors:
-        err.print(str(error), style="red", markup=False)
-    nuclei = sum(record["nuclei"] for record in done)
-    skipped = sum(outcome.skipped for outcome in outcomes)
-    before = f", {skipped} of them done before" if skipped else ""
-    failed = f", {len(errors)} failed" if errors else ""
-    print(f"{nuclei:,} nuclei in {len(done)} image{'' if len(done) == 1 else 's'}{before}{failed}: {outputs.out}")
-    codes = {outcome.error.exit_code if outcome.error else 0 for outcome in outcomes}
-    return codes.pop() if len(codes) == 1 else PartialFailure.exit_code
+app.command(segment, usage="Usage: nuclens segment INPUT... --out PATH [OPTIONS]")
 
 
 @app.command(usage="Usage: nuclens demo [IMAGE] [OPTIONS]")
@@ -321,7 +262,9 @@ def doctor() -> int:
 def main() -> None:
     """Run the command line and exit with the code of what happened."""
     level = logging.getLevelNamesMapping().get(os.environ.get("NUCLENS_LOG", "").upper(), logging.ERROR)
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s")
+    terminal = logging.StreamHandler()
+    terminal.setLevel(level)  # of what is shown; a command's log file may hold more
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", handlers=[terminal])
     # A killed pipe (`nuclens doctor | head`) is no error of ours.
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -31,6 +31,7 @@ def rows_of(
     """
     frame, schema = target
     origin = np.array(tile.box[:2])
+    corner = np.array(plan.origin)
     keep = owned((found.anchors + origin).astype(np.int32), tile.core)
     labels = found.labels if keep.all() else relabel(found.labels, keep)
     count = int(keep.sum())
@@ -44,13 +45,25 @@ def rows_of(
     return Instances(
         frame=frame,
         schema=schema,
-        vertices=((vertices + origin) / plan.scale).astype(np.float32),
+        vertices=((vertices + origin) / plan.scale + corner).astype(np.float32),
         offsets=offsets,
         ids=plan.nucleus_ids(anchors),
         anchors=anchors,
         types=found.types[keep],
         scores=found.scores[keep],
         probabilities=found.probabilities[keep],
-        centroids=(polygon_centroids(vertices, offsets) + origin) / plan.scale,
+        centroids=(polygon_centroids(vertices, offsets) + origin) / plan.scale + corner,
         measurements=measurements,
     )
+
+
+def no_rows(plan: Plan, target: tuple[Frame, ClassSchema]) -> Instances:
+    """What `rows_of` gives for a tile without nuclei."""
+    nothing = InstanceMap(
+        labels=np.zeros((1, 1), np.int32),
+        types=np.zeros(0, np.uint8),
+        scores=np.zeros(0, np.float32),
+        anchors=np.zeros((0, 2), np.int32),
+        probabilities=np.zeros((0, len(target[1].types)), np.float32),
+    )
+    return rows_of(nothing, np.zeros((1, 1, 3), np.uint8), Tile(0, (0, 0, 1, 1), (0, 0, 1, 1)), plan, target)

@@ -5,20 +5,26 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
-from nuclens.core.errors import InputError, NuclensError, UnknownPluginError
+from nuclens.core.errors import InputError, NuclensError, UnknownPluginError, UnreadableImageError
 from nuclens.core.files import replacing
+from nuclens.core.flow import Stopwatch
 from nuclens.core.plan import scale_of
 from nuclens.core.slides import READERS, file_digest, open_image
-from nuclens.core.types import Instances, Progress
-from nuclens.jobs.results import DONE, USUAL, Results, all_formats, prepare
-from nuclens.jobs.segment import TILE_PX, Picture, Segmenter, load_model, run
+from nuclens.core.types import Progress
+from nuclens.jobs.journal import DiskJournal
+from nuclens.jobs.pictures import Area, Picture
+from nuclens.jobs.results import DONE, JOURNAL, Results, all_formats, prepare
+from nuclens.jobs.segment import TILE_PX, Segmenter, load_model, run
+
+_log = logging.getLogger(__name__)
 
 SUMMARY = "summary.csv"
 
@@ -30,10 +36,12 @@ class BatchOptions:
     Attributes:
         model: Name or folder.
         mpp: Micrometres per pixel of all inputs; None reads it from each.
-        formats: Names of formats, and "overlay"; none means the usual ones.
+        formats: Names of formats, "overlay" and "summary"; none means the usual ones.
         tile_px: Side of a tile's core.
-        overwrite: Whether finished pictures are done again.
+        overwrite: Whether finished pictures are done again, and journals of other plans begun anew.
         engine: What runs the model.
+        threads: Cores to keep busy; None means all that the process may use.
+        area: Which part of each input is searched.
     """
 
     model: str = "default"
@@ -42,6 +50,8 @@ class BatchOptions:
     tile_px: int = TILE_PX
     overwrite: bool = False
     engine: str = "openvino"
+    threads: int | None = None
+    area: Area = field(default_factory=Area)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,8 @@ def segment_files(
     """Segment files into `out/<stem>/`, and write `out/summary.csv`; one failing input fails alone.
 
     A picture is done when its `run.json` is there, which is written last; done
-    pictures are skipped.
+    pictures are skipped. One that was begun goes on with the tiles it lacks, and
+    its files are the same as if nothing had happened.
 
     Raises:
         InputError: An input or a setting makes no sense; nothing was done then.
@@ -81,7 +92,7 @@ def segment_files(
         OutputError: `out` cannot be written to.
     """
     paths, out, formats = find_inputs(inputs), Path(out), _known(options.formats)
-    segmenter = load_model(options.model, engine=options.engine, tile_px=options.tile_px)
+    segmenter = load_model(options.model, engine=options.engine, tile_px=options.tile_px, threads=options.threads)
     if options.mpp is not None:
         scale_of(segmenter.model.card, options.mpp, "--mpp")
     prepare(out)
@@ -92,16 +103,20 @@ def segment_files(
         "tile_size": options.tile_px,
         "mpp": options.mpp,
         "formats": list(formats),
+        **_area_request(options.area),
     }
     outcomes = (
-        {} if options.overwrite else {path: outcome for path in paths if (outcome := _before(path, out, request))}
+        {}
+        if options.overwrite
+        else {path: outcome for path in paths if (outcome := _before(path, out, request, options.area.strict))}
     )
     todo = [path for path in paths if path not in outcomes]
     tally = _Tally(report, len(todo))
-    pictures = tally.opened(segmenter, todo, options.mpp)
+    pictures = tally.counted(_opened(segmenter, path, out, options) for path in todo)
     results = run(segmenter, pictures, Results(segmenter, out, request, formats), tally.tile)
     for path, result in zip(todo, results, strict=True):
         outcomes[path] = Outcome(path, error=result) if isinstance(result, NuclensError) else Outcome(path, result)
+        _log_outcome(outcomes[path])
     done = [outcomes[path] for path in paths]
     _write_summary(out / SUMMARY, done, segmenter.model.card.schema.names)
     return done
@@ -150,10 +165,21 @@ def _known(names: Sequence[str]) -> tuple[str, ...]:
         if name not in known:
             near = difflib.get_close_matches(name, known) or known
             raise UnknownPluginError(f"--formats: no {name!r}; did you mean {', '.join(near)}?")
-    return tuple(name for name in known if name in (names or USUAL))
+    return tuple(name for name in known if name in names)
 
 
-def _before(path: Path, out: Path, request: dict[str, Any]) -> Outcome | None:
+def _area_request(area: Area) -> dict[str, Any]:
+    """What of an area decides results."""
+    mask = area.tissue
+    if mask not in ("auto", "none"):
+        try:
+            mask = file_digest(Path(mask))
+        except OSError as error:
+            raise InputError(f"--tissue: {mask}: {error.strerror}; wanted auto, none, or a mask's PNG or GeoJSON") from error
+    return {"tissue": str(mask), "region": area.region, "frame": area.frame}
+
+
+def _before(path: Path, out: Path, request: dict[str, Any], strict: bool) -> Outcome | None:
     """What an earlier run left for this input; None if there is nothing complete."""
     mark = out / path.stem / DONE
     try:
@@ -166,11 +192,24 @@ def _before(path: Path, out: Path, request: dict[str, Any]) -> Outcome | None:
     if differs:
         text = f"{mark}: was made with another {', '.join(differs)}; give --overwrite, or another --out"
         return Outcome(path, error=InputError(text))
+    if strict and record["unreadable"]:
+        text = f"{mark}: {len(record['unreadable'])} tiles could not be read; give --overwrite to try again"
+        return Outcome(path, error=UnreadableImageError(text))
     return Outcome(path, record, skipped=True)
 
 
+def _log_outcome(outcome: Outcome) -> None:
+    if outcome.error is not None:
+        _log.error("%s", outcome.error)
+        return
+    record = outcome.record
+    for line in (*record["notes"], *record["warnings"]):
+        _log.warning("%s: %s", outcome.path, line)
+    _log.info("%s: %d nuclei in %d tiles, %s", outcome.path, record["nuclei"], record["tiles"], record["effort"])
+
+
 class _Tally:
-    """Opens pictures and counts what is done, for progress."""
+    """Counts what is done, for progress."""
 
     def __init__(self, report: Callable[[Progress], None], pictures: int) -> None:
         self.report, self.waiting = report, pictures
@@ -178,33 +217,47 @@ class _Tally:
         self.mm2 = 0.0
         self.lock = threading.Lock()  # tiles come from several threads
 
-    def opened(
-        self, segmenter: Segmenter, paths: Iterable[Path], mpp: float | None
-    ) -> Iterator[Picture | NuclensError]:
-        for path in paths:
-            item = _opened(segmenter, path, mpp)
-            self.waiting -= 1
-            self.tiles += len(item.tiles) if isinstance(item, Picture) else 0
-            yield item
+    def counted(self, pictures: Iterable[Picture | NuclensError]) -> Iterator[Picture | NuclensError]:
+        for picture in pictures:
+            with self.lock:
+                self.waiting -= 1
+                if isinstance(picture, Picture):
+                    before = len(picture.journal.finished())
+                    self.tiles += len(picture.tiles)
+                    self.done += before
+                    self.mm2 += picture.mm2 * before / max(1, len(picture.tiles))
+            yield picture
 
-    def tile(self, picture: Picture, nuclei: Instances) -> None:
+    def tile(self, picture: Picture, nuclei: int) -> None:
         with self.lock:
             self.done += 1
-            self.nuclei += len(nuclei)
+            self.nuclei += nuclei
             self.mm2 += picture.mm2 / len(picture.tiles)
             # A picture not opened yet counts as one tile.
             self.report(Progress("segment", self.done, self.tiles + self.waiting, self.nuclei, self.mm2))
 
 
-def _opened(segmenter: Segmenter, path: Path, mpp: float | None) -> Picture | NuclensError:
-    """A picture ready to be read, or why it cannot be."""
+def _opened(segmenter: Segmenter, path: Path, out: Path, options: BatchOptions) -> Picture | NuclensError:
+    """A picture ready to be read, with what an earlier run has done of it, or why it cannot be."""
+    clock = Stopwatch()
     try:
-        with segmenter.clock.stage("open"):
+        with clock.stage("open"):
             slide = open_image(path)
     except NuclensError as error:
         return error
     try:
-        return segmenter.picture(str(path), slide, mpp)
+        with clock.stage("plan"):
+            picture = replace(segmenter.picture(str(path), slide, options.mpp, options.area), clock=clock)
+            journal = DiskJournal(out / path.stem / JOURNAL)
+            if options.overwrite and not journal.follows(picture.plan):
+                journal.discard()
+            # There is nothing to go on with in a picture of one tile.
+            if len(picture.tiles) > 1 or journal.folder.exists():
+                journal.begin(picture.plan)
+                picture = replace(picture, journal=journal)
+        before = len(picture.journal.finished())
+        _log.info("%s: %d tiles, %d of them done before", path, len(picture.tiles), before)
+        return picture
     except NuclensError as error:
         slide.close()
         return error

@@ -1,9 +1,11 @@
-"""Results: what one picture leaves in its folder: a file per format, an overlay, and the record that it is done."""
+"""Results: what one picture leaves in its folder: a file per format, pictures to look at, and the record that it is done."""
 
 from __future__ import annotations
 
 import json
 import math
+import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,18 +16,26 @@ import imagecodecs
 import numpy as np
 
 from nuclens import __version__
+from nuclens.core.census import Census
 from nuclens.core.errors import InputError, OutputError
 from nuclens.core.files import replacing
+from nuclens.core.machine import bytes_read, peak_memory
 from nuclens.core.suffixes import FORMATS
-from nuclens.core.types import AREA, Instances
-from nuclens.jobs.segment import Picture, Segmenter
+from nuclens.core.types import Instances, concatenate
+from nuclens.jobs.journal import DiskJournal
+from nuclens.jobs.pictures import PLAIN_PIXELS, Picture, is_slide
+from nuclens.jobs.segment import Segmenter
 from nuclens.report.overlay import overlay
 
 OVERLAY = "overlay"
-USUAL = ("csv", "geojson", "geoparquet", "labels", OVERLAY)  # what is written where nothing is asked for
+SUMMARY = "summary"
+# What is written where nothing is asked for: of plain images, and of slides, which no picture holds.
+USUAL = ("csv", "geojson", "geoparquet", "labels", OVERLAY)
+USUAL_SLIDE = ("csv", "geojson", "geoparquet", SUMMARY)
 DONE = "run.json"
+JOURNAL = "journal"
 HALF_WRITTEN = ".????????-*"  # what a killed process leaves of `replacing`
-OVERLAY_PIXELS = 100_000_000
+_NEXT = ".next"  # files of a result that is not complete
 USUAL_AREA_UM2 = 20.0  # pooled medians of annotated nuclei: MoNuSeg 19 and 25, TNBC 21, CoNSeP 13
 PLAUSIBLE_AREA_UM2 = (12.0, 250.0)
 
@@ -38,7 +48,7 @@ class Results:
         segmenter: What made them.
         out: Where the folders are.
         request: What they were made with; the record repeats it.
-        formats: Names of formats, and "overlay".
+        formats: Names of formats, "overlay" and "summary"; none means the usual ones.
     """
 
     segmenter: Segmenter
@@ -46,33 +56,73 @@ class Results:
     request: dict[str, Any]
     formats: tuple[str, ...]
 
-    def __call__(self, picture: Picture, nuclei: Instances) -> dict[str, Any]:
-        """Write the files of one picture and then its record, which is returned.
+    def __call__(self, picture: Picture) -> dict[str, Any]:
+        """Write the files of one picture, put them in the place of older ones, and write the record, which is returned.
 
         A file that cannot hold this result is left out with a note.
 
         Raises:
-            OutputError: A file cannot be written; the picture does not count as done then.
+            OutputError: A file cannot be written; what was in the folder before is untouched then.
         """
         folder = self.out / Path(picture.name).stem
-        # Without its record a picture counts as not done: from here on until all files are there.
-        prepare(folder, DONE, HALF_WRITTEN)
-        files, notes = [], [*picture.slide.notes]
-        for name in self.formats:
-            with self.segmenter.clock.stage(f"write {name}"):
-                try:
-                    files.append(_write(folder, name, picture, nuclei))
-                except InputError as error:
-                    notes.append(f"{name} not written: {error}")
-        record = self._record(picture, nuclei) | {"files": files, "notes": notes}
+        staging = folder / _NEXT
+        prepare(folder, HALF_WRITTEN)
+        shutil.rmtree(staging, ignore_errors=True)
+        prepare(staging)
+        try:
+            files, notes = self._files(staging, picture)
+            record = self._record(picture) | {"files": files, "notes": [*picture.slide.notes, *notes]}
+            _put_in_place(staging, folder, files)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
         with replacing(folder / DONE) as path:
             path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        if isinstance(picture.journal, DiskJournal):
+            picture.journal.discard()
         return record
 
-    def _record(self, picture: Picture, nuclei: Instances) -> dict[str, Any]:
-        schema, mpp = nuclei.schema, nuclei.frame.mpp
-        counts = np.bincount(nuclei.types, minlength=len(schema.types) + 1).tolist()
-        median = float(np.median(nuclei.area_um2)) if AREA in nuclei.measurements and len(nuclei) else None
+    def _files(self, staging: Path, picture: Picture) -> tuple[list[str], list[str]]:
+        """Names of the files that were written, and why others were not."""
+        files: list[str] = []
+        notes: list[str] = []
+        for name in self.formats or (USUAL_SLIDE if is_slide(picture.slide) else USUAL):
+            with picture.clock.stage(f"write {name}"):
+                try:
+                    files += self._write(staging, name, picture)
+                except InputError as error:
+                    notes.append(f"{name} not written: {error}")
+        return files, notes
+
+    def _write(self, staging: Path, name: str, picture: Picture) -> list[str]:
+        """Names of the files that were written."""
+        if name == OVERLAY:
+            _write_overlay(staging / "overlay.png", picture, self._whole(picture))
+            return ["overlay.png"]
+        if name == SUMMARY:
+            return self._write_summary(staging, picture)
+        plugin = FORMATS.get(name)
+        file = f"instances{plugin.suffix}" if plugin.suffix.startswith(".") else plugin.suffix
+        if name == "geojson" and is_slide(picture.slide):
+            file += ".gz"  # a million nuclei are a gigabyte of text
+        if hasattr(plugin, "write_parts"):
+            plugin.write_parts(staging / file, self.segmenter.result(picture))
+        else:
+            plugin.write(staging / file, self._whole(picture))
+        return [file]
+
+    def _whole(self, picture: Picture) -> Instances:
+        """All nuclei in memory.
+
+        Raises:
+            InputError: The picture is larger than plain images may be.
+        """
+        height, width = picture.slide.shape
+        if height * width > PLAIN_PIXELS:
+            raise InputError(f"{height} x {width} pixels; it holds at most {PLAIN_PIXELS // 10**6} megapixels")
+        return concatenate(list(self.segmenter.result(picture)))
+
+    def _record(self, picture: Picture, census: dict[str, Any]) -> dict[str, Any]:
+        median, nuclei = census["median_area_um2"], census["nuclei"]
         return {
             "nuclens": __version__,
             "input": picture.name,
@@ -82,20 +132,23 @@ class Results:
             "request": self.request | {"image": picture.plan.image},
             "model": self.segmenter.model.card.name,
             "weights_licence": self.segmenter.model.card.license,
-            "height": nuclei.frame.height,
-            "width": nuclei.frame.width,
-            "mpp": mpp,
+            "height": picture.frame.height,
+            "width": picture.frame.width,
+            "mpp": picture.plan.mpp,
             "mm2": round(picture.mm2, 6),
-            "nuclei": len(nuclei),
-            "by_type": dict(zip(schema.names, counts[1:], strict=True)),
+            "nuclei": nuclei,
+            "by_type": census["by_type"],
             "median_area_um2": None if median is None else round(median, 2),
-            "warnings": _warnings(median, mpp, len(nuclei)),
+            "tiles": len(picture.tiles),
+            "unreadable": picture.unread(),
+            "warnings": _warnings(picture, median, nuclei),
+            "effort": _effort(picture),
         }
 
 
 def all_formats() -> tuple[str, ...]:
     """Every result that can be asked for."""
-    return (*FORMATS.names(), OVERLAY)
+    return (*FORMATS.names(), OVERLAY, SUMMARY)
 
 
 def prepare(folder: Path, *stale: str) -> None:
@@ -114,21 +167,36 @@ def prepare(folder: Path, *stale: str) -> None:
         raise OutputError(f"{folder}: cannot be written to ({error.strerror}); give another --out") from error
 
 
-def _write(folder: Path, name: str, picture: Picture, nuclei: Instances) -> str:
-    """Name of the file that was written."""
-    if name == OVERLAY:
-        _write_overlay(folder / "overlay.png", picture, nuclei)
-        return "overlay.png"
-    plugin = FORMATS.get(name)
-    target = folder / (f"instances{plugin.suffix}" if plugin.suffix.startswith(".") else plugin.suffix)
-    plugin.write(target, nuclei)
-    return target.name
+def _put_in_place(staging: Path, folder: Path, files: list[str]) -> None:
+    """Replace the files of an older result; without a record the picture counts as not done meanwhile."""
+    record = folder / DONE
+    try:
+        old = json.loads(record.read_text(encoding="utf-8")).get("files", []) if record.exists() else []
+        record.unlink(missing_ok=True)
+        for name in set(old) - set(files):
+            (folder / Path(name).name).unlink(missing_ok=True)
+        for name in files:
+            (staging / name).replace(folder / name)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{folder}: cannot be written to ({error}); give another --out") from error
+
+
+def _effort(picture: Picture) -> dict[str, Any]:
+    """What a picture took: never part of what equal plans have in common."""
+    waits = dict(picture.clock.waits)
+    memory, read = peak_memory(), bytes_read()
+    return {
+        "core_seconds": {name: round(seconds, 3) for name, seconds in sorted(picture.clock.stages.items())},
+        # Of the thread that feeds the network: what it spent longest on is what the others waited for.
+        "seconds": {name: round(seconds, 3) for name, seconds in sorted(waits.items())},
+        "slowest": max(waits, key=lambda name: waits[name], default=""),
+        "peak_memory_mb": None if memory is None else round(memory / 1e6),
+        "megabytes_read": None if read is None else round(read / 1e6, 1),
+    }
 
 
 def _write_overlay(path: Path, picture: Picture, nuclei: Instances) -> None:
     height, width = picture.slide.shape
-    if height * width > OVERLAY_PIXELS:
-        raise InputError(f"{height} x {width} pixels; an overlay holds at most {OVERLAY_PIXELS // 10**6} megapixels")
     drawn = overlay(picture.slide.read((0, 0, height, width)), nuclei)
     # Tissue is noise to a compressor: without the search for repeats the file grows by 7 % and takes 0.4 times as long.
     strategy, rows = imagecodecs.PNG.STRATEGY.HUFFMAN_ONLY, imagecodecs.PNG.FILTER.SUB
@@ -137,15 +205,24 @@ def _write_overlay(path: Path, picture: Picture, nuclei: Instances) -> None:
         temporary.write_bytes(coded)
 
 
-def _warnings(median_um2: float | None, mpp: float | None, nuclei: int) -> list[str]:
-    """What the result itself says against the resolution it was made with."""
+def _warnings(picture: Picture, median_um2: float | None, nuclei: int) -> list[str]:
+    """What the result itself says against how it was made."""
+    found = []
+    if picture.unreadable:
+        found.append(
+            f"{len(picture.unreadable)} of {len(picture.tiles)} tiles could not be read and were left out: "
+            f"{next(iter(picture.unreadable.values()))}"
+        )
+    if not picture.tiles:
+        return [*found, "no tissue found: an empty slide, or too faint; --tissue none searches all of it"]
     if not nuclei:
-        return ["no nucleus found: blank, out of focus, not H&E, or a wrong mpp"]
+        return [*found, "no nucleus found: blank, out of focus, not H&E, or a wrong mpp"]
     least, most = PLAUSIBLE_AREA_UM2
-    if median_um2 is None or mpp is None or least <= median_um2 <= most:
-        return []
-    likely = mpp * math.sqrt(USUAL_AREA_UM2 / median_um2)
-    return [
-        f"the median nucleus measures {median_um2:.0f} µm², usual are {least:g}-{most:g}: "
-        f"is {mpp:g} µm per pixel right? These nuclei would fit about --mpp {likely:.2g}"
-    ]
+    mpp = picture.plan.mpp
+    if median_um2 is not None and mpp is not None and not least <= median_um2 <= most:
+        likely = mpp * math.sqrt(USUAL_AREA_UM2 / median_um2)
+        found.append(
+            f"the median nucleus measures {median_um2:.0f} µm², usual are {least:g}-{most:g}: "
+            f"is {mpp:g} µm per pixel right? These nuclei would fit about --mpp {likely:.2g}"
+        )
+    return found

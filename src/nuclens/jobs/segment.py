@@ -3,65 +3,42 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Shaped
 
 from nuclens.core.errors import NuclensError
-from nuclens.core.flow import Stopwatch, ahead
+from nuclens.core.flow import ahead
 from nuclens.core.heads import RawHeads
 from nuclens.core.kinds import Kind
+from nuclens.core.machine import cores
 from nuclens.core.models import Model, open_model
 from nuclens.core.plan import MARGIN_PX, Plan, halo_px, instruction_class, scale_of
-from nuclens.core.resample import read_working
-from nuclens.core.rows import rows_of
+from nuclens.core.rows import no_rows, rows_of
 from nuclens.core.slides import Slide, array_slide, open_image
 from nuclens.core.tiling import Tile, inside, tile_plan, working_shape
-from nuclens.core.types import Frame, Instances, concatenate, no_instances
+from nuclens.core.types import Frame, Instances, concatenate
+from nuclens.jobs.pictures import Area, Picture, Pixels, level_0, meets
 
 ENGINES: Kind[Any] = Kind("nuclens.engines")
 ENCODINGS: Kind[Any] = Kind("nuclens.encodings")
 TILE_PX = 2048
-_AHEAD = 2  # tiles read ahead of the network
-_BEHIND = 4  # tiles the network may be ahead of decoding
+_AHEAD = 2  # tiles read ahead of the network by each thread that reads
+_BEHIND = 2  # tiles the network may be ahead of each thread that decodes
+_CORES_READ = 8  # that the network keeps busy with what one thread reads, JPEG 2000 included
+_CORES_DECODED = 4  # and with what one thread decodes
+_EVERYTHING = Area()
 
 R = TypeVar("R")
-Pixels: TypeAlias = UInt8[np.ndarray, "h w 3"]
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One input that was opened.
-
-    Attributes:
-        name: For messages.
-        slide: Its pixels.
-        plan: Everything that decides its result.
-        tiles: What the network reads.
-    """
-
-    name: str
-    slide: Slide
-    plan: Plan
-    tiles: tuple[Tile, ...]
-
-    @property
-    def frame(self) -> Frame:
-        """Grid of the results."""
-        height, width = self.slide.shape
-        return Frame(height, width, self.plan.mpp)
-
-    @property
-    def mm2(self) -> float:
-        """Area, 0 where mpp is unknown."""
-        return self.frame.height * self.frame.width * ((self.plan.mpp or 0) / 1000) ** 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +50,29 @@ class Segmenter:
         runner: The engine's handle.
         engine: Engine and version, as plans hold them.
         tile_px: Side of a tile's core on the working grid.
-        clock: Where time went.
+        offset_px: Row and column of the working grid where a core begins.
+        threads: Cores to keep busy.
     """
 
     model: Model
     runner: Any
     engine: str
     tile_px: int = TILE_PX
-    clock: Stopwatch = field(default_factory=Stopwatch)
+    offset_px: tuple[int, int] = (0, 0)
+    threads: int = 1
 
-    def picture(self, name: str, slide: Slide, mpp: float | None) -> Picture:
+    def picture(self, name: str, slide: Slide, mpp: float | None, area: Area = _EVERYTHING) -> Picture:
         """Plan an opened input; `mpp` overrides what the file says.
 
         Raises:
             ResolutionError: Nobody says how large a pixel is.
+            InputError: The area lies outside.
+            DataError: The tissue mask does not fit.
         """
         card = self.model.card
         mpp = slide.mpp if mpp is None else mpp
-        scale = scale_of(card, mpp, name)
+        scale = scale_of(card, mpp, name, slide.power)
+        region, tissue, origin = area.box(slide, mpp, name), area.mask(slide, mpp), area.origin(slide)
         plan = Plan(
             image=slide.digest,
             model=self.model.digest,
@@ -101,24 +83,39 @@ class Segmenter:
             halo_px=halo_px(card),
             mpp=mpp,
             scale=scale,
+            offset_px=self.offset_px,
+            region=region,
+            tissue=tissue.digest if tissue else "",
+            origin=origin,
         )
-        shape = working_shape(slide.shape, scale)
-        tiles = tile_plan(shape, plan.core_px, plan.halo_px, card.stride, margin_px=MARGIN_PX)
-        return Picture(name, slide, plan, tuple(tiles))
+        grid = working_shape(slide.shape, scale)
+        tiles = tile_plan(
+            grid, plan.core_px, plan.halo_px, card.stride, margin_px=MARGIN_PX, offset=plan.offset_px
+        )
+        boxes = ((tile, level_0(tile.core, scale)) for tile in tiles)
+        kept = tuple(
+            tile
+            for tile, box in boxes
+            if (region is None or meets(box, region)) and (tissue is None or tissue.touches(box))
+        )
+        height, width = slide.plane if area.frame == "file" else slide.shape
+        return Picture(name, slide, plan, Frame(height, width, mpp), kept, tissue, area.strict)
 
     def rows(self, picture: Picture, tile: Tile, rgb: Pixels, raw: RawHeads) -> Instances:
-        """Decode one tile into the nuclei it owns."""
+        """Decode one tile into the wanted nuclei that it owns."""
         card = self.model.card
         encoding = ENCODINGS.get(card.encoding)
         # Beyond the image there are mirrored pixels: context for the network, but no nuclei.
         tile, rgb, raw = _on_image(tile, rgb, raw, working_shape(picture.slide.shape, picture.plan.scale))
-        with self.clock.stage("decode"):
+        with picture.clock.stage("decode"):
             found = encoding.decode(raw, card.schema, encoding.options(**card.encoding_options))
-        with self.clock.stage("outline and measure"):
-            return rows_of(found, rgb, tile, picture.plan, (picture.frame, card.schema))
+        with picture.clock.stage("outline and measure"):
+            rows = rows_of(found, rgb, tile, picture.plan, (picture.frame, card.schema))
+            wanted = picture.wanted(rows.anchors)
+            return rows if wanted.all() else rows[wanted]
 
-    def whole(self, picture: Picture, parts: list[Instances]) -> Instances:
-        """The result of a picture from those of its tiles."""
+    def result(self, picture: Picture) -> Iterator[Instances]:
+        """The finished nuclei of a picture, a tile at a time, after an empty part that has all columns."""
         metadata = {
             "plan": picture.plan.digest,
             "image": picture.plan.image,
@@ -126,12 +123,23 @@ class Segmenter:
             "model digest": self.model.digest,
             "weights licence": self.model.card.license,
         }
-        nuclei = concatenate(parts) if parts else no_instances(picture.frame, self.model.card.schema)
-        return replace(nuclei, metadata=metadata)
+        if picture.unreadable:
+            metadata["unreadable"] = " ".join(picture.unread())
+        yield replace(no_rows(picture.plan, (picture.frame, self.model.card.schema)), metadata=metadata)
+        for part in picture.journal:
+            yield replace(part, metadata=metadata)
 
 
-def load_model(model: str | Path, *, engine: str = "openvino", tile_px: int = TILE_PX) -> Segmenter:
+def load_model(
+    model: str | Path, *, engine: str = "openvino", tile_px: int = TILE_PX, threads: int | None = None
+) -> Segmenter:
     """Load a model into an engine.
+
+    Args:
+        model: Name of a shipped one, or folder.
+        engine: What runs it.
+        tile_px: Side of a tile's core on the working grid.
+        threads: Cores to keep busy; all that the process may use, if not given. Results do not depend on it.
 
     Raises:
         InputError: No such model or engine, or `tile_px` is no multiple of the model's stride.
@@ -141,7 +149,9 @@ def load_model(model: str | Path, *, engine: str = "openvino", tile_px: int = TI
     loaded = open_model(model)
     tile_plan((1, 1), tile_px, 0, loaded.card.stride)  # refuses here what would fail for every picture
     plugin = ENGINES.get(engine)
-    return Segmenter(loaded, plugin.load(loaded, plugin.options()), plugin.version, tile_px)
+    threads = cores() if threads is None else threads
+    runner = plugin.load(loaded, plugin.options(threads=threads))
+    return Segmenter(loaded, runner, plugin.version, tile_px, threads=threads)
 
 
 def segment(
@@ -166,7 +176,8 @@ def segment(
     slide: Slide = array_slide(source, mpp) if isinstance(source, np.ndarray) else open_image(source)
     name = "array" if isinstance(source, np.ndarray) else str(source)
     with closing(slide):
-        [result] = run(segmenter, [segmenter.picture(name, slide, mpp)], lambda picture, nuclei: nuclei)
+        picture = segmenter.picture(name, slide, mpp)
+        [result] = run(segmenter, [picture], lambda picture: concatenate(list(segmenter.result(picture))))
     if isinstance(result, NuclensError):
         raise result
     return result
@@ -175,74 +186,98 @@ def segment(
 def run(
     segmenter: Segmenter,
     pictures: Iterable[Picture | NuclensError],
-    finish: Callable[[Picture, Instances], R],
-    report: Callable[[Picture, Instances], None] = lambda picture, nuclei: None,
+    finish: Callable[[Picture], R],
+    report: Callable[[Picture, int], None] = lambda picture, nuclei: None,
 ) -> Iterator[R | NuclensError]:
     """Segment pictures one after another and yield, in order, what `finish` makes of each, or the error that ended it.
 
-    A thread reads ahead, the caller's thread runs the network, two threads
-    decode and finish. What is in flight is bounded, so memory is too.
+    Threads read ahead, the caller's thread runs the network, others decode,
+    keep the nuclei in the picture's journal, and finish. What is in flight is
+    bounded, so memory is too. Tiles that the journal has are not done again.
 
     Args:
         segmenter: What to run.
-        pictures: Opened lazily by the reading thread, closed when finished; an error stands for one that could not be.
-        finish: Called with each picture and its nuclei, in a thread.
-        report: Called with each tile's nuclei, in a thread.
+        pictures: Opened lazily by a thread, closed when finished; an error stands for one that could not be.
+        finish: Called with each picture whose tiles are done, in a thread.
+        report: Called with the number of each tile's nuclei, in a thread.
     """
     pending: deque[Future[R | NuclensError]] = deque()
-    room = threading.Semaphore(_BEHIND)
+    decoders, readers = (max(least, segmenter.threads // share) for least, share in ((2, _CORES_DECODED), (1, _CORES_READ)))
+    room = threading.Semaphore(_BEHIND * decoders)
 
-    def decode(picture: Picture, tile: Tile, rgb: Pixels, raw: RawHeads) -> Instances:
+    def decode(picture: Picture, tile: Tile, rgb: Pixels, raw: RawHeads) -> None:
         try:
             nuclei = segmenter.rows(picture, tile, rgb, raw)
+            with picture.clock.stage("journal"):
+                picture.journal.add(tile.index, nuclei)
+        except NuclensError as error:
+            picture.failures.append(error)
+        else:
+            report(picture, len(nuclei))
         finally:
             room.release()
-        report(picture, nuclei)
-        return nuclei
 
-    def close(picture: Picture | NuclensError, parts: list[Future[Instances]]) -> R | NuclensError:
+    def close(picture: Picture | NuclensError, tasks: list[Future[None]]) -> R | NuclensError:
         if isinstance(picture, NuclensError):
             return picture
         try:
-            return finish(picture, segmenter.whole(picture, [part.result() for part in parts]))
+            for task in tasks:
+                task.result()
+            return finish(picture) if not picture.failed else picture.failures[0]
         except NuclensError as error:
             return error
         finally:
             picture.slide.close()
 
-    with ThreadPoolExecutor(2, "nuclens-decode") as pool, closing(ahead(_read(segmenter, pictures), _AHEAD)) as items:
-        parts: list[Future[Instances]] = []
+    with (
+        ThreadPoolExecutor(decoders, "nuclens-decode") as pool,
+        closing(ahead(_reads(pictures), _AHEAD * readers, readers)) as items,
+    ):
+        tasks: list[Future[None]] = []
+        since = time.monotonic()
         for item in items:
             if isinstance(item, tuple):
+                picture, tile, rgb = item
+                since = picture.clock.wait("reading", since)
                 room.acquire()
-                parts.append(pool.submit(decode, *item, segmenter.runner.run(item[2])))
-            else:
+                since = picture.clock.wait("decoding", since)
+                raw = segmenter.runner.run(rgb)
+                since = picture.clock.wait("network", since)
+                tasks.append(pool.submit(decode, picture, tile, rgb, raw))
+            elif item is not None:
                 # The pool serves in order, so the tiles are taken before the task that waits for them.
-                pending.append(pool.submit(close, item, parts))
-                parts = []
+                pending.append(pool.submit(close, item, tasks))
+                tasks = []
             while pending and pending[0].done():
                 yield pending.popleft().result()
         for future in pending:
             yield future.result()
 
 
-def _read(
-    segmenter: Segmenter, pictures: Iterable[Picture | NuclensError]
-) -> Iterator[tuple[Picture, Tile, Pixels] | Picture | NuclensError]:
-    """Tiles with their pixels, and each picture after its last tile; an error in place of what failed."""
+Read: TypeAlias = tuple[Picture, Tile, Pixels] | None
+
+
+def _reads(pictures: Iterable[Picture | NuclensError]) -> Iterator[Callable[[], Read | Picture | NuclensError]]:
+    """What reads tile after tile, and each picture itself after its last tile; an error in place of what failed."""
     for picture in pictures:
-        if isinstance(picture, NuclensError):
-            yield picture
-            continue
-        try:
+        if isinstance(picture, Picture):
+            finished = picture.journal.finished()
             for tile in picture.tiles:
-                with segmenter.clock.stage("read"):
-                    rgb = read_working(picture.slide, tile.box, picture.plan.scale)
-                yield picture, tile, rgb
-            yield picture
-        except NuclensError as error:
-            picture.slide.close()
-            yield error
+                if picture.failures:
+                    break
+                if tile.index not in finished:
+                    yield partial(_read, picture, tile)
+        yield partial(_itself, picture)
+
+
+def _read(picture: Picture, tile: Tile) -> Read:
+    """A tile's pixels; nothing where they cannot be read, or where the picture has failed."""
+    rgb = None if picture.failures else picture.read(tile)
+    return None if rgb is None else (picture, tile, rgb)
+
+
+def _itself(picture: Picture | NuclensError) -> Picture | NuclensError:
+    return picture
 
 
 def _on_image(tile: Tile, rgb: Pixels, raw: RawHeads, shape: tuple[int, int]) -> tuple[Tile, Pixels, RawHeads]:

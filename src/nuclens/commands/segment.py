@@ -1,0 +1,130 @@
+"""`nuclens segment`: parse, call, print; no logic."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from nuclens.commands.terminal import FLAG, LIST, err, progress
+from nuclens.core.errors import PartialFailure
+
+LOG = "nuclens.log"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What the command writes.
+
+    Attributes:
+        out: Folder for the results.
+        formats: Which results to write, as named in docs/formats.md. If not given: csv geojson geoparquet, and labels
+            overlay for images, summary for slides.
+        overwrite: Do finished images again.
+    """
+
+    out: Path
+    formats: Annotated[tuple[str, ...], LIST] = ()
+    overwrite: Annotated[bool, FLAG] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which part of an input is searched.
+
+    Attributes:
+        tissue: Where to search slides: auto finds the tissue, none takes all, or a mask: PNG, or GeoJSON from QuPath.
+        region: Search only x,y,width,height, in pixels or, with um behind it, in micrometres.
+        frame: Where results count from if a slide marks a part of itself: from that part, as QuPath does, or from the
+            file's own corner.
+        strict: End a slide at the first tile that cannot be read, which else is left out with a warning.
+    """
+
+    tissue: str = "auto"
+    region: str = ""
+    frame: Literal["bounds", "file"] = "bounds"
+    strict: Annotated[bool, FLAG] = False
+
+
+_EVERYWHERE = Where()
+
+
+def segment(
+    inputs: Annotated[list[Path], Parameter(name="INPUT", negative=())],
+    /,
+    *,
+    outputs: Outputs,
+    mpp: float | None = None,
+    where: Where = _EVERYWHERE,
+    model: str = "default",
+    tile_size: int = 2048,
+    threads: Annotated[int | None, Parameter(env_var="SLURM_CPUS_PER_TASK")] = None,
+) -> int:
+    """Outline and type every nucleus of images and whole slides.
+
+    Each image gets a folder OUT/NAME/ with instances.parquet (GeoPandas),
+    instances.geojson (QuPath), instances.csv, run.json, and label.tif and
+    overlay.png or, for a slide, summary.html; OUT/summary.csv counts them all.
+    Finished images are skipped; what was interrupted goes on where it was.
+
+    Args:
+        inputs: Slides, images, folders of them, or globs in quotes; docs/slides.md lists the formats.
+        outputs: Where to write what.
+        mpp: Micrometres per pixel, if the files do not say: 0.25 for a 40x scan, 0.5 for 20x.
+        where: What to search.
+        model: Name of a shipped model, or the folder of an exported one.
+        tile_size: Side of the part of a tile whose nuclei are kept, in pixels of the model's resolution.
+        threads: Cores to keep busy; if not given, all that the scheduler or the container allows.
+    """
+    from nuclens.jobs.batch import Area, BatchOptions, segment_files
+
+    options = BatchOptions(
+        model=model,
+        mpp=mpp,
+        formats=tuple(part for entry in outputs.formats for part in entry.split(",") if part),
+        tile_px=tile_size,
+        overwrite=outputs.overwrite,
+        threads=threads,
+        area=Area(where.tissue, where.region, where.frame, where.strict),
+    )
+    with progress() as report, _logged(outputs.out):
+        outcomes = segment_files(inputs, outputs.out, options, report)
+    done = [outcome.record for outcome in outcomes if outcome.error is None]
+    for record in done:
+        for line in (*record["notes"], *record["warnings"]):
+            err.print(f"{record['input']}: {line}", style="yellow", markup=False)
+    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+    for error in errors:
+        err.print(str(error), style="red", markup=False)
+    nuclei = sum(record["nuclei"] for record in done)
+    skipped = sum(outcome.skipped for outcome in outcomes)
+    before = f", {skipped} of them done before" if skipped else ""
+    failed = f", {len(errors)} failed" if errors else ""
+    print(f"{nuclei:,} nuclei in {len(done)} image{'' if len(done) == 1 else 's'}{before}{failed}: {outputs.out}")
+    codes = {outcome.error.exit_code if outcome.error else 0 for outcome in outcomes}
+    lacking = any(record["unreadable"] for record in done)
+    return PartialFailure.exit_code if lacking or len(codes) > 1 else codes.pop()
+
+
+@contextmanager
+def _logged(out: Path) -> Iterator[None]:
+    """What happens meanwhile, in a file beside the results."""
+    logger = logging.getLogger("nuclens")
+    handler = logging.FileHandler(out / LOG, encoding="utf-8", delay=True)  # the job makes the folder
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    before = logger.level
+    logger.setLevel(min(logging.INFO, logger.getEffectiveLevel()))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        handler.close()

@@ -1,0 +1,138 @@
+"""Journal: the nuclei of a picture's finished tiles, in memory or as one file each that outlives the process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from nuclens.core.errors import DataError, InputError, OutputError
+from nuclens.core.files import replacing
+from nuclens.core.plan import Plan
+from nuclens.core.suffixes import FORMATS
+from nuclens.core.types import Instances
+
+PLAN = "plan.json"
+BLOCKS = "blocks"
+
+
+class Journal(Protocol):
+    """Where finished tiles are kept until the result is written."""
+
+    def finished(self) -> frozenset[int]:
+        """Indices of the tiles that are kept."""
+
+    def add(self, index: int, nuclei: Instances) -> None:
+        """Keep a tile's nuclei.
+
+        Raises:
+            OutputError: They cannot be kept.
+        """
+
+    def __iter__(self) -> Iterator[Instances]:
+        """The nuclei of tile after tile, in the order of their indices."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryJournal:
+    """Keeps tiles in memory.
+
+    Attributes:
+        blocks: Nuclei by index of their tile.
+    """
+
+    blocks: dict[int, Instances] = field(default_factory=dict)
+
+    def finished(self) -> frozenset[int]:
+        """Indices of the tiles that are kept."""
+        return frozenset(self.blocks)
+
+    def add(self, index: int, nuclei: Instances) -> None:
+        """Keep a tile's nuclei."""
+        self.blocks[index] = nuclei
+
+    def __iter__(self) -> Iterator[Instances]:
+        """The nuclei of tile after tile."""
+        return (self.blocks[index] for index in sorted(self.blocks))
+
+
+@dataclass(frozen=True, slots=True)
+class DiskJournal:
+    """Keeps each tile as a file that is there whole or not at all, whatever ends the process.
+
+    A tile is a function of the plan and its index alone, so that doing one twice
+    writes the same file, and several processes may share a journal.
+
+    Attributes:
+        folder: Holds the plan and a folder of blocks.
+    """
+
+    folder: Path
+
+    def begin(self, plan: Plan) -> None:
+        """Make the folder, or go on with the one that follows this plan.
+
+        Raises:
+            InputError: It follows another plan; the text says what differs.
+            OutputError: It cannot be written to.
+        """
+        wanted = json.loads(plan.to_json())
+        differs = [name for name, value in wanted.items() if self._plan().get(name, value) != value]
+        if differs:
+            raise InputError(
+                f"{self.folder}: was begun with another {', '.join(differs)}; "
+                f"give --overwrite to begin again, or another --out"
+            )
+        try:
+            (self.folder / BLOCKS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be made ({error.strerror}); give another --out") from error
+        with replacing(self.folder / PLAN) as path:
+            path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+
+    def follows(self, plan: Plan) -> bool:
+        """Whether it was begun with this plan."""
+        return self._plan() == json.loads(plan.to_json())
+
+    def discard(self) -> None:
+        """Remove it, if it is there."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def finished(self) -> frozenset[int]:
+        """Indices of the tiles that are kept."""
+        return frozenset(int(path.stem) for path in self._blocks())
+
+    def add(self, index: int, nuclei: Instances) -> None:
+        """Keep a tile's nuclei; they are on the disk when this returns.
+
+        Raises:
+            OutputError: They cannot be written.
+        """
+        FORMATS.get("arrow").write(self.folder / BLOCKS / f"{index:06d}.arrow", nuclei)
+
+    def __iter__(self) -> Iterator[Instances]:
+        """The nuclei of tile after tile, one at a time in memory.
+
+        Raises:
+            DataError: A block is damaged; it is removed, so that a second run makes it again.
+        """
+        for path in sorted(self._blocks()):
+            try:
+                yield FORMATS.get("arrow").read(path)
+            except DataError as error:
+                path.unlink(missing_ok=True)
+                raise DataError(f"{error}; removed: run the same command again to make it anew") from error
+
+    def _blocks(self) -> Iterator[Path]:
+        return (path for path in (self.folder / BLOCKS).glob("*.arrow") if path.stem.isdecimal())
+
+    def _plan(self) -> dict[str, object]:
+        """The plan it was begun with; nothing where there is none, or only part of one."""
+        try:
+            plan = json.loads((self.folder / PLAN).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return plan if isinstance(plan, dict) else {}

@@ -1,0 +1,181 @@
+"""Pictures: inputs that were opened and planned, and what becomes of their tiles."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from jaxtyping import Bool, Int32, UInt8
+
+from nuclens.core.errors import InputError, NuclensError, UnreadableImageError
+from nuclens.core.flow import Stopwatch
+from nuclens.core.plan import Plan
+from nuclens.core.resample import read_working
+from nuclens.core.slides import Slide
+from nuclens.core.tiling import Box, Tile, inside
+from nuclens.core.tissue import TissueMask, find_tissue, read_tissue
+from nuclens.core.types import Frame
+from nuclens.jobs.journal import Journal, MemoryJournal
+
+PLAIN_PIXELS = 100_000_000  # above it, and with more than one level, an input is a slide
+_REGION = re.compile(r"\s*({0})\s*,\s*({0})\s*,\s*({0})\s*,\s*({0})\s*(px|um|µm)?\s*".format(r"-?\d+\.?\d*"))
+
+Pixels: TypeAlias = UInt8[np.ndarray, "h w 3"]
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Which part of an input is searched, and where its results count from.
+
+    Attributes:
+        tissue: "auto" finds it on slides and takes all of plain images, "none" takes all, else a mask's file.
+        region: "x,y,width,height" in pixels of the frame, or in micrometres with "um" behind it; empty for all.
+        frame: Where a file marks a part of its plane, results count from that part's corner, as QuPath does, or from
+            the plane's ("file").
+        strict: Whether a tile that cannot be read ends the picture.
+    """
+
+    tissue: str | Path = "auto"
+    region: str = ""
+    frame: Literal["bounds", "file"] = "bounds"
+    strict: bool = False
+
+    def origin(self, slide: Slide) -> tuple[int, int]:
+        """Row and column of the frame where level 0 begins."""
+        return slide.origin if self.frame == "file" else (0, 0)
+
+    def box(self, slide: Slide, mpp: float | None, name: str) -> Box | None:
+        """The region in pixels of level 0, None for all of it; `name` is the input in errors.
+
+        Raises:
+            InputError: It is no region, lies outside, or is in micrometres and nobody says how large a pixel is.
+        """
+        if not self.region:
+            return None
+        found = _REGION.fullmatch(self.region)
+        if not found:
+            raise InputError(f"--region: {self.region!r}; wanted x,y,width,height, as 1000,2000,512,512 or 0,0,500,500um")
+        numbers = [float(part) for part in found.groups()[:4]]
+        if found[5] in ("um", "µm"):
+            if mpp is None:
+                raise InputError(f"{name}: a region in µm of a file without a pixel size; give --mpp, or pixels")
+            numbers = [number / mpp for number in numbers]
+        x, y, width, height = numbers
+        top, left = y - self.origin(slide)[0], x - self.origin(slide)[1]
+        box = inside((math.floor(top), math.floor(left), math.ceil(top + height), math.ceil(left + width)), slide.shape)
+        if box[0] >= box[2] or box[1] >= box[3]:
+            raise InputError(f"{name}: the region {self.region} lies outside its {slide.shape[1]} x {slide.shape[0]} px")
+        return box
+
+    def mask(self, slide: Slide, mpp: float | None) -> TissueMask | None:
+        """The tissue to search, None for everything.
+
+        Raises:
+            DataError: The mask's file cannot be read, or does not fit the slide.
+        """
+        if self.tissue == "none" or (self.tissue == "auto" and (mpp is None or not is_slide(slide))):
+            return None
+        if self.tissue == "auto":
+            return find_tissue(slide, mpp)
+        return read_tissue(Path(self.tissue), slide.shape, mpp)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One input that was opened.
+
+    Attributes:
+        name: For messages.
+        slide: Its pixels.
+        plan: Everything that decides its result.
+        frame: Grid of the results.
+        tiles: What the network reads: those that may hold wanted nuclei.
+        tissue: Where nuclei are wanted, None for everywhere.
+        strict: Whether a tile that cannot be read ends it.
+        journal: Finished tiles.
+        clock: Where time goes.
+        unreadable: Why tiles were left out, by index.
+        failures: What ended it.
+    """
+
+    name: str
+    slide: Slide
+    plan: Plan
+    frame: Frame
+    tiles: tuple[Tile, ...]
+    tissue: TissueMask | None = None
+    strict: bool = False
+    journal: Journal = field(default_factory=MemoryJournal)
+    clock: Stopwatch = field(default_factory=Stopwatch)
+    unreadable: dict[int, str] = field(default_factory=dict)
+    failures: list[NuclensError] = field(default_factory=list)
+
+    @property
+    def mm2(self) -> float:
+        """Area that is searched, 0 where mpp is unknown."""
+        box = self.plan.region or (0, 0, *self.slide.shape)
+        pixels = (box[2] - box[0]) * (box[3] - box[1]) if self.tissue is None else self.tissue.area_px(box)
+        return pixels * ((self.plan.mpp or 0) / 1000) ** 2
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is an error in place of a result; so too where not one tile could be read."""
+        if not self.failures and self.tiles and len(self.unreadable) == len(self.tiles):
+            self.failures.append(UnreadableImageError(next(iter(self.unreadable.values()))))
+        return bool(self.failures)
+
+    def unread(self) -> dict[str, str]:
+        """Where tiles were left out, as regions of the frame that `Area` takes, and why."""
+        row, column = self.plan.origin
+        found = {}
+        for tile in self.tiles:
+            if tile.index in self.unreadable:
+                top, left, bottom, right = level_0(tile.core, self.plan.scale)
+                found[f"{left + column},{top + row},{right - left},{bottom - top}"] = self.unreadable[tile.index]
+        return found
+
+    def wanted(self, anchors: Int32[np.ndarray, "n 2"]) -> Bool[np.ndarray, "n"]:
+        """Which nuclei, by their anchors on the working grid, are in the region and on tissue, whatever their tile."""
+        points = (anchors + 0.5) / self.plan.scale
+        keep = np.ones(len(points), bool)
+        if self.plan.region is not None:
+            keep &= np.all((points >= self.plan.region[:2]) & (points < self.plan.region[2:]), axis=1)
+        if self.tissue is not None:
+            keep &= self.tissue.holds(points)
+        return keep
+
+    def read(self, tile: Tile) -> Pixels | None:
+        """Pixels of a tile; None where it cannot be read, which is noted."""
+        try:
+            with self.clock.stage("read"):
+                return read_working(self.slide, tile.box, self.plan.scale)
+        except UnreadableImageError as error:
+            gone = Path(self.name).suffix and not Path(self.name).exists()
+            if gone:
+                self.failures.append(UnreadableImageError(f"{self.name}: vanished while it was read; run again when it is back"))
+            elif self.strict:
+                self.failures.append(error)
+            else:
+                self.unreadable[tile.index] = str(error)
+            return None
+
+
+def is_slide(slide: Slide) -> bool:
+    """Whether an input is treated as a slide and not as a plain image."""
+    return len(slide.levels) > 1 or math.prod(slide.shape) > PLAIN_PIXELS
+
+
+def level_0(box: Box, scale: float) -> Box:
+    """The pixels of level 0 that a box of the working grid covers."""
+    top, left = (math.floor(place / scale) for place in box[:2])
+    bottom, right = (math.ceil(place / scale) for place in box[2:])
+    return top, left, bottom, right
+
+
+def meets(box: Box, other: Box) -> bool:
+    """Whether two boxes have a pixel in common."""
+    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
