@@ -84,7 +84,7 @@ class TissueMask:
         return bool(self.mask[top : bottom + 1, left : right + 1].any())
 
     def area_px(self, box: tuple[float, float, float, float] | None = None) -> float:
-        """Tissue without margin, in a box or on the whole slide, in level-0 pixels; where all is, exactly their area."""
+        """Tissue without margin, in a box or on the whole slide, in level-0 pixels; where all is, all their area."""
         top, left, bottom, right = (0, 0, *self.shape) if box is None else box
         rows, columns = (self._extents(*ends, axis) for axis, ends in enumerate(((top, bottom), (left, right))))
         tissue = self.mask if self.margin is None else self.mask & ~self.margin
