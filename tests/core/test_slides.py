@@ -17,7 +17,10 @@ def test_an_array_is_a_slide() -> None:
     rgb = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
     slide = array_slide(rgb, 0.25)
     assert (slide.shape, slide.mpp, slide.notes) == ((4, 5), 0.25, ())
+    assert (slide.levels, slide.origin, slide.plane, slide.power) == (((4, 5),), (0, 0), (4, 5), None)
     np.testing.assert_array_equal(slide.read((1, 2, 3, 5)), rgb[1:3, 2:5])
+    with pytest.raises(InputError, match="no level 1; wanted 0 to 0"):
+        slide.read((0, 0, 1, 1), 1)
     slide.close()
     slide.close()
 

@@ -21,29 +21,49 @@ MAX_PIXELS = 1_000_000_000  # decoded at once; tiled files have no limit as a wh
 
 
 class Slide(Protocol):
-    """A picture that gives the pixels of any box; `read` may be called from several threads at once."""
+    """A picture in one or more levels that gives the pixels of any box; several threads may `read` at once.
+
+    Everything is counted in pixels of level 0 as shown: where the file marks a
+    part of its plane as the one that holds the picture, that part is the slide.
+    """
 
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width of level 0."""
 
     @property
+    def levels(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of every level, finest first; each shows the whole of `shape`."""
+
+    @property
     def mpp(self) -> float | None:
         """Micrometres per level-0 pixel, or None where the file does not say."""
 
     @property
+    def power(self) -> float | None:
+        """Magnification of the objective that the file states: a hint for people, never a resolution."""
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of the file's bytes."""
+        """SHA-256 of the file's bytes, or of all files that make up the slide."""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was done to the picture that its owner may want to know."""
 
-    def read(self, box: Box) -> UInt8[np.ndarray, "h w 3"]:
-        """Pixels of a box of level 0, not to be written to.
+    @property
+    def origin(self) -> tuple[int, int]:
+        """Row and column of our pixel (0, 0) in the file's own level-0 plane."""
+
+    @property
+    def plane(self) -> tuple[int, int]:
+        """Height and width of that plane; `shape` unless the file marks a part of it."""
+
+    def read(self, box: Box, level: int = 0) -> UInt8[np.ndarray, "h w 3"]:
+        """Pixels of a box of a level, in pixels of that level; not to be written to.
 
         Raises:
-            InputError: The box does not lie inside the slide.
+            InputError: There is no such level, or the box does not lie inside it.
             UnreadableImageError: The file is damaged there.
         """
 
@@ -90,13 +110,32 @@ class ArraySlide:
         """Height and width."""
         return self.rgb.shape[0], self.rgb.shape[1]
 
-    def read(self, box: Box) -> UInt8[np.ndarray, "h w 3"]:
+    @property
+    def levels(self) -> tuple[tuple[int, int], ...]:
+        """The one level."""
+        return (self.shape,)
+
+    @property
+    def power(self) -> None:
+        """Pictures do not state their objective."""
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """The picture is its own plane."""
+        return 0, 0
+
+    @property
+    def plane(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.shape
+
+    def read(self, box: Box, level: int = 0) -> UInt8[np.ndarray, "h w 3"]:
         """Pixels of a box, as a view.
 
         Raises:
-            InputError: The box does not lie inside the slide.
+            InputError: The box does not lie inside the slide, or the level is another than 0.
         """
-        need_inside(box, self.shape)
+        need_inside(box, self.levels, level)
         return self.rgb[box[0] : box[2], box[1] : box[3]]
 
     def close(self) -> None:
@@ -139,14 +178,17 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def need_inside(box: Box, shape: tuple[int, int]) -> None:
+def need_inside(box: Box, levels: tuple[tuple[int, int], ...], level: int) -> None:
     """Check that a box may be read.
 
     Raises:
-        InputError: It does not lie inside a slide of that shape.
+        InputError: There is no such level, or the box does not lie inside it.
     """
+    if not 0 <= level < len(levels):
+        raise InputError(f"slide of {levels[0]}: no level {level}; wanted 0 to {len(levels) - 1}")
+    shape = levels[level]
     if not (0 <= box[0] <= box[2] <= shape[0] and 0 <= box[1] <= box[3] <= shape[1]):
-        raise InputError(f"slide of {shape}: box {box} does not lie inside it")
+        raise InputError(f"slide of {levels[0]}: box {box} does not lie inside level {level} of {shape}")
 
 
 def need_decodable(height: int, width: int) -> None:

@@ -60,6 +60,10 @@ class TiffSlide:
 
     Attributes:
         shape: Height and width of level 0.
+        levels: Of each level, finest first.
+        power: Of Aperio metadata.
+        origin: The picture is its own plane.
+        plane: `shape`.
         mpp: From OME, Aperio or ImageJ metadata, else from the resolution tags where they are a microscope's.
         digest: SHA-256 of the file.
         notes: What is done to the pixels.
@@ -77,21 +81,23 @@ class TiffSlide:
         _need_all_pages(file)
         series = max(file.series, key=lambda series: series.keyframe.imagelength * series.keyframe.imagewidth)
         self._level = _Level(series.levels[0])
-        self.shape = self._level.shape
+        self.shape = self.plane = self._level.shape
+        self.levels, self.origin = (self.shape,), (0, 0)
+        self.power: float | None = None
         # The coarsest level decides for the whole slide, so that all its tiles are scaled alike.
         self._bits = sample_bits(_Level(series.levels[-1]).brightest()) if series.dtype == np.uint16 else 8
         stated = _pixel_um(series.keyframe)
         self.mpp, mpp_notes = plausible_mpp(*stated) if stated else (None, ())
         self.notes = (*self._rgb((0, 0, 1, 1))[1], *mpp_notes)
 
-    def read(self, box: Box) -> UInt8[np.ndarray, "h w 3"]:
-        """Pixels of a box of level 0; tiles that the scanner left out are white.
+    def read(self, box: Box, level: int = 0) -> UInt8[np.ndarray, "h w 3"]:
+        """Pixels of a box of a level; tiles that the scanner left out are white.
 
         Raises:
-            InputError: The box does not lie inside the slide.
+            InputError: There is no such level, or the box does not lie inside it.
             UnreadableImageError: The file is damaged there.
         """
-        need_inside(box, self.shape)
+        need_inside(box, self.levels, level)
         with reading(self._path, *_DAMAGE):
             return self._rgb(box)[0]
 

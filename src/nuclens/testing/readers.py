@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -75,6 +76,31 @@ class ReaderContract:
             assert whole.dtype == np.uint8
             for box in _boxes(75, 53):
                 np.testing.assert_array_equal(slide.read(box), whole[box[0] : box[2], box[1] : box[3]])
+
+    def test_levels_are_ordered_and_the_frame_is_told(self, tmp_path: Path) -> None:
+        """The finest level is the slide, each further one is smaller, and the slide lies inside the file's plane."""
+        path, _ = self.saved(tmp_path, 75, 53)
+        with self.opened(path) as slide:
+            assert slide.levels[0] == slide.shape
+            for finer, coarser in pairwise(slide.levels):
+                assert finer[0] * finer[1] > coarser[0] * coarser[1] > 0
+            for start, size, whole in zip(slide.origin, slide.shape, slide.plane, strict=True):
+                assert 0 <= start <= start + size <= whole
+
+    def test_any_box_of_any_level_is_a_slice_of_it(self, tmp_path: Path) -> None:
+        """Boxes are in pixels of their level; one beside it and a level that is not there are refused."""
+        path, _ = self.saved(tmp_path, 75, 53)
+        with self.opened(path) as slide:
+            for level, (height, width) in enumerate(slide.levels):
+                whole = slide.read((0, 0, height, width), level).copy()
+                assert whole.shape == (height, width, 3)
+                for box in _boxes(height, width):
+                    np.testing.assert_array_equal(slide.read(box, level), whole[box[0] : box[2], box[1] : box[3]])
+                with pytest.raises(InputError, match="does not lie inside"):
+                    slide.read((0, 0, height + 1, width), level)
+            for level in (-1, len(slide.levels)):
+                with pytest.raises(InputError, match="no level"):
+                    slide.read((0, 0, 1, 1), level)
 
     def test_threads_read_the_same(self, tmp_path: Path) -> None:
         """Reads at the same time do not disturb each other."""
