@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,10 @@ from nuclens.core.errors import InputError
 from nuclens.core.slides import Slide
 from nuclens.core.tiling import Box, working_shape
 
-_BAND = 32  # output rows at a time, so that the work stays in the processor's cache
+_BAND = 32  # output rows at a time, at most, and
+_BAND_INPUT = 128  # input rows at a time, about, so that the work stays in the processor's cache
+_BLOCK = 1448  # side of what is read of a level at once, about: 6 MB
+_SAME = 1e-9  # a scale that misses one only by float noise is one
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +38,9 @@ def read_working(slide: Slide, box: Box, scale: float) -> UInt8[np.ndarray, "h w
 
     Shrinking averages the area under a working pixel, enlarging is linear,
     scale 1 copies. A working pixel is computed from its place in the one grid
-    of the image alone, so neighbouring tiles agree to the byte.
+    of the image alone, so neighbouring tiles agree to the byte. What is
+    averaged is the coarsest level that is no coarser than the grid; whatever
+    the box, only some megabytes of it are in memory at once.
 
     Args:
         slide: Where the pixels come from.
@@ -68,6 +74,39 @@ def reflected(start: int, stop: int, size: int) -> Int64[np.ndarray, "n"]:
     return np.minimum(place, period - place) if size > 1 else np.zeros_like(place)
 
 
+def level_ratio(shape: tuple[int, int], level: tuple[int, int]) -> tuple[float, float]:
+    """Level-0 pixels per pixel of a level, along rows and columns.
+
+    A whole number where one explains both sizes up to their rounding: scanners
+    shrink by whole numbers, and the rest of a division is no shift. Otherwise
+    what the sizes say, which need not agree.
+
+    Args:
+        shape: Height and width of level 0.
+        level: Height and width of the level.
+    """
+    measured = shape[0] / level[0], shape[1] / level[1]
+    whole = round(measured[0] if level[0] >= level[1] else measured[1])  # the longer side knows it better
+    if whole and all(abs(fine / whole - coarse) < 1 for fine, coarse in zip(shape, level, strict=True)):
+        return whole, whole
+    return measured
+
+
+def best_level(slide: Slide, scale: float) -> tuple[int, tuple[float, float]]:
+    """The coarsest level that is no coarser than the working grid, and working pixels per pixel of it on both axes.
+
+    Args:
+        slide: Whose levels there are to choose from.
+        scale: Working pixels per level-0 pixel.
+    """
+    best, scales = 0, (scale, scale)
+    for level, size in enumerate(slide.levels[1:], 1):
+        rows, columns = (_snapped(scale * ratio) for ratio in level_ratio(slide.shape, size))
+        if max(rows, columns) <= 1:
+            best, scales = level, (rows, columns)
+    return best, scales
+
+
 def taps(start: int, stop: int, scale: float, size: int) -> Taps:
     """Input pixels and weights of the output pixels `start` to `stop`.
 
@@ -81,7 +120,8 @@ def taps(start: int, stop: int, scale: float, size: int) -> Taps:
     """
     place = np.arange(start, stop, dtype=np.float64)[:, None]
     if scale < 1:
-        low, high = place / scale, np.minimum((place + 1) / scale, size)
+        # A level may end up to a pixel before the image does; its last pixel then stands for the rest.
+        low, high = np.minimum(place / scale, size - 1), np.minimum((place + 1) / scale, size)
         index = np.floor(low) + np.arange(math.ceil(1 / scale) + 1)
         weight = np.clip(np.minimum(high, index + 1) - np.maximum(low, index), 0, None)
     else:
@@ -93,15 +133,37 @@ def taps(start: int, stop: int, scale: float, size: int) -> Taps:
     return Taps(np.clip(index[:, used], 0, size - 1).astype(np.int64), weight[:, used].astype(np.float32))
 
 
+def _snapped(scale: float) -> float:
+    return 1.0 if abs(scale - 1) < _SAME else scale
+
+
 def _on_grid(slide: Slide, box: Box, scale: float) -> UInt8[np.ndarray, "h w 3"]:
-    if scale == 1:
-        return slide.read(box)
-    rows = taps(box[0], box[2], scale, slide.shape[0])
-    columns = taps(box[1], box[3], scale, slide.shape[1])
+    level, scales = best_level(slide, scale)
+    size = slide.levels[level]
+    if scales == (1, 1) and box[2] <= size[0] and box[3] <= size[1]:
+        return slide.read(box, level)
+    result = np.empty((box[2] - box[0], box[3] - box[1], 3), np.uint8)
+    # Blocks begin at multiples of their side on the one grid, so that tiles of the file are met as rarely as can be.
+    spans = [_spans(box[k], box[k + 2], max(1, round(_BLOCK * scales[k]))) for k in (0, 1)]
+    for top, bottom in spans[0]:
+        rows = taps(top, bottom, scales[0], size[0])
+        for left, right in spans[1]:
+            columns = taps(left, right, scales[1], size[1])
+            block = _block(slide, level, rows, columns, rows_first=scales[0] < 1)
+            result[top - box[0] : bottom - box[0], left - box[1] : right - box[1]] = block
+    return result
+
+
+def _spans(start: int, stop: int, side: int) -> list[tuple[int, int]]:
+    cuts = [start, *range((start // side + 1) * side, stop, side), stop]
+    return list(itertools.pairwise(cuts))
+
+
+def _block(slide: Slide, level: int, rows: Taps, columns: Taps, *, rows_first: bool) -> UInt8[np.ndarray, "h w 3"]:
     top, left = int(rows.index.min()), int(columns.index.min())
-    pixels = slide.read((top, left, int(rows.index.max()) + 1, int(columns.index.max()) + 1))
+    pixels = slide.read((top, left, int(rows.index.max()) + 1, int(columns.index.max()) + 1), level)
     rows, columns = replace(rows, index=rows.index - top), replace(columns, index=columns.index - left)
-    return _resampled(pixels, rows, columns, rows_first=scale < 1)
+    return _resampled(pixels, rows, columns, rows_first=rows_first)
 
 
 def _resampled(
@@ -109,8 +171,9 @@ def _resampled(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Both passes, band by band; the column pass moves single pixels, so it belongs where there are fewer rows."""
     result = np.empty((len(rows.index), len(columns.index), 3), np.uint8)
-    for start in range(0, len(result), _BAND):
-        index, weight = rows.index[start : start + _BAND], rows.weight[start : start + _BAND]
+    step = max(1, min(_BAND, _BAND_INPUT // rows.index.shape[1]))
+    for start in range(0, len(result), step):
+        index, weight = rows.index[start : start + step], rows.weight[start : start + step]
         top = index.min()
         band = pixels[top : index.max() + 1].astype(np.float32)
         down = Taps(index - top, weight)
@@ -119,7 +182,7 @@ def _resampled(
         else:
             band = _summed(_summed(band, columns, 1), down, 0)
         band += 0.5
-        result[start : start + _BAND] = band
+        result[start : start + step] = band
     return result
 
 

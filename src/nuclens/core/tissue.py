@@ -1,0 +1,150 @@
+"""Where a slide has tissue: which tiles are worth a look, and which nuclei count."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64, Shaped, UInt8
+
+from nuclens.core.errors import InputError
+from nuclens.core.glass import tissue_in
+from nuclens.core.resample import read_working
+from nuclens.core.slides import Slide
+from nuclens.core.tiling import working_shape
+
+MASK_MPP = 8.0  # µm per pixel: a lymphocyte; slides of 100,000 pixels a side have 10 megapixels of it
+MAX_MASK_PIXELS = 16_000_000
+USUAL_MPP = 0.25  # taken where nobody knows the size of a pixel
+# Below this a picture is a field of view, cut where someone wanted it: a mask could save four tiles and lose nuclei.
+SMALLEST_MM2 = 1.0
+_BLOCK = 4096  # px of level 0 read at once, at most 50 MB, where a file has no smaller level
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TissueMask:
+    """Tissue of a slide on a coarse grid that begins at the slide's corner.
+
+    What lies beyond the grid is as its nearest pixel.
+
+    Attributes:
+        mask: True where there is tissue.
+        scale: Mask pixels per level-0 pixel.
+        shape: Height and width of level 0.
+        margin: The part of the mask that is kept for nuclei on the rim and is no area of tissue; None where none is.
+        reason: Why there is no tissue, or why all is; empty where nothing needs to be said.
+    """
+
+    mask: Bool[np.ndarray, "h w"]
+    scale: float
+    shape: tuple[int, int]
+    margin: Bool[np.ndarray, "h w"] | None = None
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that there is a grid.
+
+        Raises:
+            InputError: The mask has no pixels, or the scale is not positive.
+        """
+        if not self.mask.size or not 0 < self.scale < math.inf:
+            raise InputError(
+                f"tissue: mask of {self.mask.shape}, scale {self.scale}; wanted pixels and a scale above 0"
+            )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of mask, scale and shape: of all that decides which nuclei count."""
+        said = hashlib.sha256(f"tissue {self.mask.shape} {self.scale!r} {self.shape}".encode())
+        said.update(np.packbits(self.mask).data)
+        return said.hexdigest()
+
+    def holds(self, points: Float64[np.ndarray, "n 2"]) -> Bool[np.ndarray, "n"]:
+        """Which points (row, column), in level-0 pixels, lie on tissue."""
+        rows, columns = (self._places(points[:, axis], axis) for axis in (0, 1))
+        held: Bool[np.ndarray, "n"] = self.mask[rows, columns]
+        return held
+
+    def touches(self, box: tuple[float, float, float, float]) -> bool:
+        """Whether a half-open box in level-0 pixels overlaps a pixel of tissue.
+
+        No point of a box that does not touch is held: both round alike, by
+        multiplying with the scale, which keeps the order of points.
+        """
+        if box[0] >= box[2] or box[1] >= box[3]:
+            return False
+        # The last point before an open end: the end itself may be the first of the next pixel.
+        last = np.nextafter(np.array(box[2:], np.float64), -np.inf)
+        (top, bottom), (left, right) = (
+            self._places(np.array([box[axis], last[axis]], np.float64), axis) for axis in (0, 1)
+        )
+        return bool(self.mask[top : bottom + 1, left : right + 1].any())
+
+    def area_px(self, box: tuple[float, float, float, float] | None = None) -> float:
+        """Tissue without margin, in a box or on the whole slide, in level-0 pixels; where all is, all their area."""
+        top, left, bottom, right = (0, 0, *self.shape) if box is None else box
+        rows, columns = (self._extents(*ends, axis) for axis, ends in enumerate(((top, bottom), (left, right))))
+        tissue = self.mask if self.margin is None else self.mask & ~self.margin
+        return float(rows @ (tissue @ columns))
+
+    def area_mm2(self, mpp: float, box: tuple[float, float, float, float] | None = None) -> float:
+        """The same in mm²; `mpp` is micrometres per level-0 pixel."""
+        return self.area_px(box) * mpp**2 / 1e6
+
+    def _places(self, points: Shaped[np.ndarray, "n"], axis: int) -> Int64[np.ndarray, "n"]:
+        return np.clip(np.floor(points * self.scale), 0, self.mask.shape[axis] - 1).astype(np.int64)
+
+    def _extents(self, start: float, end: float, axis: int) -> Float64[np.ndarray, "pixels"]:
+        """How many level-0 pixels of a span of the slide each mask pixel covers along an axis."""
+        edges = np.arange(self.mask.shape[axis] + 1) / self.scale
+        edges[-1] = self.shape[axis]
+        return np.diff(np.clip(edges, max(0, start), max(0, start, min(end, self.shape[axis]))))
+
+
+def everything(shape: tuple[int, int], reason: str = "") -> TissueMask:
+    """A mask that holds all of a slide: one pixel."""
+    return TissueMask(np.ones((1, 1), bool), 1 / max(1, *shape), shape, reason=reason)
+
+
+def mask_scale(shape: tuple[int, int], mpp: float | None, um: float = MASK_MPP) -> float:
+    """Mask pixels per level-0 pixel for a mask of `um` micrometres per pixel, or coarser where that has too many."""
+    return min((mpp or USUAL_MPP) / um, math.sqrt(MAX_MASK_PIXELS / max(1, shape[0] * shape[1])), 1.0)
+
+
+def find_tissue(slide: Slide, mpp: float | None) -> TissueMask:
+    """Tissue of a slide, seen at about 8 µm per pixel.
+
+    All of a picture below 1 mm² counts as tissue.
+
+    Args:
+        slide: What to look at.
+        mpp: Micrometres per level-0 pixel; where None, 0.25 is taken.
+
+    Raises:
+        UnreadableImageError: The file is damaged.
+    """
+    um = mpp or USUAL_MPP
+    if slide.shape[0] * slide.shape[1] * um**2 / 1e6 < SMALLEST_MM2:
+        return everything(slide.shape, f"below {SMALLEST_MM2:g} mm² all is taken for tissue")
+    scale = mask_scale(slide.shape, mpp)
+    found = tissue_in(overview(slide, scale), um / scale)
+    return TissueMask(found.mask, scale, slide.shape, found.margin, found.reason)
+
+
+def overview(slide: Slide, scale: float) -> UInt8[np.ndarray, "h w 3"]:
+    """All of a slide at a scale below 1, read block by block so that little of it is in memory.
+
+    Raises:
+        InputError: The slide has no pixels, or the scale is not positive.
+        UnreadableImageError: The file is damaged.
+    """
+    height, width = working_shape(slide.shape, scale)
+    seen = np.empty((height, width, 3), np.uint8)
+    side = max(1, int(_BLOCK * min(1.0, scale)))
+    for top, left in product(range(0, height, side), range(0, width, side)):
+        box = (top, left, min(top + side, height), min(left + side, width))
+        seen[box[0] : box[2], box[1] : box[3]] = read_working(slide, box, scale)
+    return seen
