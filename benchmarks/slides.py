@@ -249,7 +249,14 @@ def made(data: Path, scratch: Path, repeats: int) -> Path:
     """The made slide, written once."""
     path = scratch / f"made{repeats}.tif"
     if not path.exists():
-        command = [sys.executable, str(HERE / "made_slide.py"), str(data / REGION), str(path), "--repeats", str(repeats)]
+        command = [
+            sys.executable,
+            str(HERE / "made_slide.py"),
+            str(data / REGION),
+            str(path),
+            "--repeats",
+            str(repeats),
+        ]
         subprocess.run(command, check=True)
     return path
 

@@ -240,11 +240,11 @@ def test_what_is_done_is_skipped(images: Path, tmp_path: Path, options: BatchOpt
 def test_overwrite_does_all_again(images: Path, tmp_path: Path, options: BatchOptions) -> None:
     out = tmp_path / "out"
     segment_files([images], out, options)
-    marks = {path: path.stat().st_ino for path in out.rglob("run.json")}
+    marks = {path: path.stat().st_mtime_ns for path in out.rglob("run.json")}
     kept = files(out)
     again = segment_files([images], out, varied(options, overwrite=True))
     assert [outcome.skipped for outcome in again] == [False] * 3
-    assert all(path.stat().st_ino != inode for path, inode in marks.items())
+    assert all(path.stat().st_mtime_ns > written for path, written in marks.items())
     assert files(out) == kept
 
 
@@ -358,10 +358,8 @@ def test_a_full_disk_fails_what_meets_it(
     full_disk[0] = 1
     outcomes = segment_files([images], tmp_path / "out", options)
     [(name, text)] = failed(outcomes).items()
-    assert (
-        text
-        == f"{tmp_path / 'out' / Path(name).stem / 'instances.csv'}: the disk is full; free some space, then run again"
-    )
+    file = tmp_path / "out" / Path(name).stem / ".next" / "instances.csv"
+    assert text == f"{file}: the disk is full; free some space, then run again"
     assert {outcome.error.exit_code for outcome in outcomes if outcome.error} == {4}
     folder = tmp_path / "out" / Path(name).stem
     assert list(folder.iterdir()) == []
@@ -369,14 +367,15 @@ def test_a_full_disk_fails_what_meets_it(
     assert failed(segment_files([images], tmp_path / "out", options)) == {}
 
 
-def test_a_picture_whose_rewrite_failed_is_not_done(
+def test_a_picture_whose_rewrite_failed_keeps_its_old_result(
     images: Path, tmp_path: Path, options: BatchOptions, full_disk: list[int]
 ) -> None:
     segment_files([images / "a.png"], tmp_path / "out", options)
+    kept = {path: path.read_bytes() for path in (tmp_path / "out" / "a").iterdir()}
     full_disk[0] = 1
     [outcome] = segment_files([images / "a.png"], tmp_path / "out", varied(options, overwrite=True))
     assert isinstance(outcome.error, OutputError)
-    assert not (tmp_path / "out" / "a" / "run.json").exists()
+    assert {path: path.read_bytes() for path in (tmp_path / "out" / "a").iterdir()} == kept
 
 
 def test_a_summary_that_cannot_be_written(images: Path, tmp_path: Path, options: BatchOptions) -> None:
@@ -389,7 +388,7 @@ def test_a_summary_that_cannot_be_written(images: Path, tmp_path: Path, options:
 def test_a_format_that_cannot_hold_the_result_is_left_out(
     images: Path, tmp_path: Path, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "OVERLAY_PIXELS", 100)
+    monkeypatch.setattr(results, "PLAIN_PIXELS", 100)
     [outcome] = segment_files([images / "a.png"], tmp_path / "out", varied(options, formats=("csv", "overlay")))
     assert outcome.record["files"] == ["instances.csv"]
     assert outcome.record["notes"][0].startswith("overlay not written: 90 x 100 pixels")

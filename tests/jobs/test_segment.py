@@ -19,9 +19,10 @@ from nuclens.core.heads import RawHeads
 from nuclens.core.models import open_model, shipped
 from nuclens.core.slides import array_slide
 from nuclens.core.tiling import Box
-from nuclens.core.types import HEMATOXYLIN, Instances
+from nuclens.core.types import HEMATOXYLIN, Instances, concatenate
 from nuclens.engines.openvino import PLUGIN as OPENVINO
-from nuclens.jobs.segment import Picture, Segmenter, load_model, run, segment
+from nuclens.jobs.pictures import Area, Picture
+from nuclens.jobs.segment import Segmenter, load_model, run, segment
 
 Disc = tuple[int, int, int]
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
@@ -294,10 +295,10 @@ class Fragile:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.slide, name)
 
-    def read(self, box: Box) -> UInt8[np.ndarray, "h w 3"]:
+    def read(self, box: Box, level: int = 0) -> UInt8[np.ndarray, "h w 3"]:
         if box[2] > self.row:
             raise self.error
-        pixels: UInt8[np.ndarray, "h w 3"] = self.slide.read(box)
+        pixels: UInt8[np.ndarray, "h w 3"] = self.slide.read(box, level)
         return pixels
 
     def close(self) -> None:
@@ -308,21 +309,141 @@ def pictures_of(segmenter: Segmenter, *slides: Any) -> list[Picture | NuclensErr
     return [segmenter.picture(f"{number}", slide, 0.25) for number, slide in enumerate(slides)]
 
 
+def counted(segmenter: Segmenter) -> Callable[[Picture], int]:
+    return lambda picture: sum(map(len, segmenter.result(picture)))
+
+
 def test_a_picture_that_fails_half_way_fails_alone(segmenter: Segmenter, paint: Paint) -> None:
     good = array_slide(paint(200, 100, scattered(200, 100)))
     bad = Fragile(good, UnreadableImageError("torn"), 150)
     missing = InputError("never opened")
     pictures = [*pictures_of(segmenter, good, bad), missing, *pictures_of(segmenter, good)]
-    results = within(20, lambda: list(run(segmenter, pictures, lambda picture, nuclei: len(nuclei))))
+    assert isinstance(pictures[1], Picture)
+    pictures[1] = replace(pictures[1], strict=True)
+    results = within(20, lambda: list(run(segmenter, pictures, counted(segmenter))))
     assert results == [len(scattered(200, 100)), bad.error, missing, len(scattered(200, 100))]
     assert bad.closed.is_set()
     assert own_threads() == []
 
 
+def test_a_tile_that_cannot_be_read_is_left_out_and_marked(segmenter: Segmenter, paint: Paint) -> None:
+    discs = scattered(200, 60)
+    good = array_slide(paint(200, 60, discs))
+    bad = Fragile(good, UnreadableImageError("torn"), 150)  # tiles are read 80 px beyond their cores
+    [picture] = pictures_of(segmenter, bad)
+    assert isinstance(picture, Picture)
+    [parts] = within(20, lambda: list(run(segmenter, [picture], lambda picture: list(segmenter.result(picture)))))
+    assert picture.unread() == dict.fromkeys(["0,64,60,64", "0,128,60,64", "0,192,60,8"], "torn")
+    assert set(parts[0].metadata["unreadable"].split()) == set(picture.unread())
+    assert sum(map(len, parts)) == sum(row < 64 for row, *_ in discs)
+
+
+def test_a_picture_without_one_readable_tile_fails(segmenter: Segmenter, paint: Paint) -> None:
+    bad = Fragile(array_slide(paint(100, 100, [])), UnreadableImageError("torn"), 0)
+    picture = segmenter.picture("a", bad, 0.25)
+    assert within(20, lambda: list(run(segmenter, [picture], counted(segmenter)))) == [picture.failures[0]]
+    assert str(picture.failures[0]) == "torn"
+
+
+def test_a_file_that_vanishes_ends_its_picture(segmenter: Segmenter, paint: Paint) -> None:
+    bad = Fragile(array_slide(paint(200, 100, [])), UnreadableImageError("stale handle"), 150)
+    picture = segmenter.picture("mount/gone.svs", bad, 0.25)
+    [error] = within(20, lambda: list(run(segmenter, [picture], counted(segmenter))))
+    assert str(error) == "mount/gone.svs: vanished while it was read; run the same command again when it is back"
+
+
+def test_tiles_of_the_journal_are_not_done_again(segmenter: Segmenter, paint: Paint) -> None:
+    discs = scattered(200, 200)
+    picture = segmenter.picture("a", array_slide(paint(200, 200, discs)), 0.25)
+    [whole] = run(segmenter, [picture], lambda picture: list(segmenter.result(picture)))
+    assert not isinstance(whole, NuclensError)
+    again = segmenter.picture("a", picture.slide, 0.25)
+    for index in (3, 0, 7):
+        again.journal.add(index, whole[1 + index])
+    done: list[int] = []
+    [parts] = run(
+        segmenter, [again], lambda picture: list(segmenter.result(picture)), lambda picture, n: done.append(n)
+    )
+    assert not isinstance(parts, NuclensError)
+    assert len(done) == len(picture.tiles) - 3
+    assert same(concatenate(parts), concatenate(whole))
+
+
+@pytest.mark.parametrize("region", ["40,30,100,80", "10,7.5,25,20um"])
+@pytest.mark.parametrize("core", [64, 128])
+def test_a_region_holds_the_nuclei_whose_anchor_it_holds(
+    segmenter: Segmenter, paint: Paint, region: str, core: int
+) -> None:
+    discs = scattered(200, 200)
+    slide = array_slide(paint(200, 200, discs))
+    picture = replace(segmenter, tile_px=core).picture("a", slide, 0.25, Area(region=region))
+    [parts] = run(segmenter, [picture], lambda picture: list(segmenter.result(picture)))
+    assert not isinstance(parts, NuclensError)
+    found = {tuple(anchor) for part in parts for anchor in part.anchors.tolist()}
+    wanted = {(r, c) for r, c, _ in discs if 30 <= r < 110 and 40 <= c < 140}
+    assert found == wanted
+    assert len(picture.tiles) < len(segmenter.picture("a", slide, 0.25).tiles) or core == 128
+
+
+@pytest.mark.parametrize(
+    "region", ["1,2,3", "a,b,c,d", "0,0,5,5,5", "0 0 5 5", "300,0,10,10", "0,0,0,10", "-50,0,50,10"]
+)
+def test_a_region_that_is_none_or_lies_outside_is_refused(segmenter: Segmenter, paint: Paint, region: str) -> None:
+    with pytest.raises(InputError, match="--region"):
+        segmenter.picture("a", array_slide(paint(200, 200, [])), 0.25, Area(region=region))
+
+
+def test_only_nuclei_on_tissue_are_kept_whatever_the_tiles(segmenter: Segmenter, paint: Paint, tmp_path: Path) -> None:
+    discs = scattered(400, 400)
+    slide = array_slide(paint(400, 400, discs))
+    mask = np.zeros((50, 50), np.uint8)
+    mask[10:30, 5:20] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    wanted = {(r, c) for r, c, _ in discs if mask[int((r + 0.5) / 8), int((c + 0.5) / 8)]}
+    plans = set()
+    for core in (64, 256):
+        picture = replace(segmenter, tile_px=core).picture("a", slide, 0.25, Area(tissue=tmp_path / "mask.png"))
+        [parts] = run(segmenter, [picture], lambda picture: list(segmenter.result(picture)))
+        assert not isinstance(parts, NuclensError)
+        assert {tuple(anchor) for part in parts for anchor in part.anchors.tolist()} == wanted
+        plans.add(picture.plan.tissue)
+    assert len(plans) == 1
+    assert plans != {""}
+    assert picture.mm2 == pytest.approx(20 * 15 * 64 * 0.25**2 / 1e6)
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A slide that is a part of its file's plane."""
+
+    slide: Any
+    origin: tuple[int, int] = (1000, 70)
+    plane: tuple[int, int] = (5000, 4000)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.slide, name)
+
+
+def test_the_frame_moves_results_and_nothing_else(segmenter: Segmenter, paint: Paint) -> None:
+    slide: Any = Marked(array_slide(paint(200, 200, scattered(200, 200))))
+    found = []
+    for area in (Area(), Area(frame="file"), Area(frame="file", region="70,1000,200,200")):
+        picture = segmenter.picture("a", slide, 0.25, area)
+        [parts] = run(segmenter, [picture], lambda picture: list(segmenter.result(picture)))
+        assert not isinstance(parts, NuclensError)
+        found.append(concatenate(parts))
+    shown, moved, region = found
+    assert (shown.frame.height, moved.frame.height, moved.frame.width) == (200, 5000, 4000)
+    np.testing.assert_array_equal(moved.vertices, shown.vertices + np.float32([1000, 70]))
+    np.testing.assert_allclose(moved.centroids, shown.centroids + np.array([1000, 70]))
+    np.testing.assert_array_equal(moved.ids, shown.ids)
+    np.testing.assert_array_equal(region.ids, shown.ids)
+
+
 def test_a_bug_in_reading_reaches_the_caller(segmenter: Segmenter, paint: Paint) -> None:
     bad = Fragile(array_slide(paint(150, 150, [])), ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        within(20, lambda: list(run(segmenter, pictures_of(segmenter, bad), lambda picture, nuclei: None)))
+        within(20, lambda: list(run(segmenter, pictures_of(segmenter, bad), lambda picture: None)))
     assert own_threads() == []
 
 
@@ -345,17 +466,17 @@ def test_a_bug_in_decoding_reaches_the_caller_with_its_traceback(
     monkeypatch.setattr("nuclens.jobs.segment.rows_of", broken)
     slides = [array_slide(paint(150, 150, [])), array_slide(paint(150, 150, []))]
     with pytest.raises(ZeroDivisionError, match="a bug") as caught:
-        within(20, lambda: list(run(segmenter, pictures_of(segmenter, *slides), lambda picture, nuclei: None)))
+        within(20, lambda: list(run(segmenter, pictures_of(segmenter, *slides), lambda picture: None)))
     assert "broken" in [entry.name for entry in caught.traceback]
     assert own_threads() == []
 
 
 @pytest.mark.parametrize("place", ["finish", "report"])
 def test_a_bug_of_the_callers_own_reaches_the_caller(segmenter: Segmenter, paint: Paint, place: str) -> None:
-    def broken(picture: Picture, nuclei: Instances) -> None:
+    def broken(picture: Picture, nuclei: int = 0) -> None:
         raise ZeroDivisionError("a bug")
 
-    def fine(picture: Picture, nuclei: Instances) -> None:
+    def fine(picture: Picture, nuclei: int = 0) -> None:
         pass
 
     pictures = pictures_of(segmenter, array_slide(paint(150, 150, [])))
@@ -367,7 +488,7 @@ def test_a_bug_of_the_callers_own_reaches_the_caller(segmenter: Segmenter, paint
 def test_heads_of_another_model_are_an_error_of_each_picture(segmenter: Segmenter, paint: Paint) -> None:
     wrong = replace(segmenter, runner=Heads({"nucleus": 3}))
     pictures = pictures_of(wrong, *[array_slide(paint(200, 200, []))] * 2)
-    results = within(20, lambda: list(run(wrong, pictures, lambda picture, nuclei: None)))
+    results = within(20, lambda: list(run(wrong, pictures, lambda picture: None)))
     assert [type(result) for result in results] == [ShapeError, ShapeError]
     with pytest.raises(ShapeError):
         segment(paint(20, 20, []), model=wrong, mpp=0.25)
@@ -381,7 +502,7 @@ def test_leaving_early_ends_all_threads(segmenter: Segmenter, paint: Paint) -> N
             opened.append(1)
             yield segmenter.picture("one", array_slide(paint(64, 64, [])), 0.25)
 
-    results = run(segmenter, endless(), lambda picture, nuclei: None)
+    results = run(segmenter, endless(), lambda picture: None)
     next(results)
     within(20, results.close)  # type: ignore[attr-defined]
     assert own_threads() == []
@@ -400,13 +521,13 @@ def test_what_is_in_flight_is_bounded(segmenter: Segmenter, paint: Paint) -> Non
             most = max(most, len(begun) - len(ended))
             return super().run(rgb)
 
-    def slow(picture: Picture, nuclei: Instances) -> None:
+    def slow(picture: Picture, nuclei: int) -> None:
         time.sleep(0.005)
         ended.append(1)
 
     counting = replace(segmenter, runner=Counting({"nucleus": 1, "offset": 2, "type": 2}))
     picture = counting.picture("a", array_slide(paint(300, 300, [])), 0.25)
-    within(20, lambda: list(run(counting, [picture], lambda picture, nuclei: None, slow)))
+    within(20, lambda: list(run(counting, [picture], lambda picture: None, slow)))
     assert len(begun) == len(ended) == 25
     assert most <= 8
 

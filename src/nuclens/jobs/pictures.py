@@ -17,7 +17,8 @@ from nuclens.core.plan import Plan
 from nuclens.core.resample import read_working
 from nuclens.core.slides import Slide
 from nuclens.core.tiling import Box, Tile, inside
-from nuclens.core.tissue import TissueMask, find_tissue, read_tissue
+from nuclens.core.tissue import TissueMask, find_tissue
+from nuclens.core.tissue_files import read_tissue
 from nuclens.core.types import Frame
 from nuclens.jobs.journal import Journal, MemoryJournal
 
@@ -58,17 +59,19 @@ class Area:
             return None
         found = _REGION.fullmatch(self.region)
         if not found:
-            raise InputError(f"--region: {self.region!r}; wanted x,y,width,height, as 1000,2000,512,512 or 0,0,500,500um")
+            raise InputError(f"--region {self.region}: wanted x,y,width,height, as 1000,2000,512,512 or 0,0,500,500um")
         numbers = [float(part) for part in found.groups()[:4]]
         if found[5] in ("um", "µm"):
             if mpp is None:
-                raise InputError(f"{name}: a region in µm of a file without a pixel size; give --mpp, or pixels")
+                raise InputError(f"{name}: --region in µm of a file without a pixel size; give --mpp, or pixels")
             numbers = [number / mpp for number in numbers]
         x, y, width, height = numbers
         top, left = y - self.origin(slide)[0], x - self.origin(slide)[1]
-        box = inside((math.floor(top), math.floor(left), math.ceil(top + height), math.ceil(left + width)), slide.shape)
+        ends = math.floor(top), math.floor(left), math.ceil(top + height), math.ceil(left + width)
+        box = inside(ends, slide.shape)
         if box[0] >= box[2] or box[1] >= box[3]:
-            raise InputError(f"{name}: the region {self.region} lies outside its {slide.shape[1]} x {slide.shape[0]} px")
+            down, across = slide.shape
+            raise InputError(f"{name}: --region {self.region} is outside of its {across} px across and {down} px down")
         return box
 
     def mask(self, slide: Slide, mpp: float | None) -> TissueMask | None:
@@ -154,9 +157,9 @@ class Picture:
             with self.clock.stage("read"):
                 return read_working(self.slide, tile.box, self.plan.scale)
         except UnreadableImageError as error:
-            gone = Path(self.name).suffix and not Path(self.name).exists()
-            if gone:
-                self.failures.append(UnreadableImageError(f"{self.name}: vanished while it was read; run again when it is back"))
+            if Path(self.name).suffix and not Path(self.name).exists():
+                gone = f"{self.name}: vanished while it was read; run the same command again when it is back"
+                self.failures.append(UnreadableImageError(gone))
             elif self.strict:
                 self.failures.append(error)
             else:

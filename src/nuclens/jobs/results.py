@@ -1,4 +1,4 @@
-"""Results: what one picture leaves in its folder: a file per format, pictures to look at, and the record that it is done."""
+"""Results: what one picture leaves in its folder: files, pictures to look at, and the record that it is done."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -16,7 +17,6 @@ import imagecodecs
 import numpy as np
 
 from nuclens import __version__
-from nuclens.core.census import Census
 from nuclens.core.errors import InputError, OutputError
 from nuclens.core.files import replacing
 from nuclens.core.machine import bytes_read, peak_memory
@@ -71,7 +71,10 @@ class Results:
         prepare(staging)
         try:
             files, notes = self._files(staging, picture)
-            record = self._record(picture) | {"files": files, "notes": [*picture.slide.notes, *notes]}
+            record = self._record(picture, _census(self.segmenter.result(picture))) | {
+                "files": files,
+                "notes": [*picture.slide.notes, *notes],
+            }
             _put_in_place(staging, folder, files)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -128,7 +131,7 @@ class Results:
             "input": picture.name,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "plan_digest": picture.plan.digest,
-            "plan": asdict(picture.plan),
+            "plan": json.loads(picture.plan.to_json()),
             "request": self.request | {"image": picture.plan.image},
             "model": self.segmenter.model.card.name,
             "weights_licence": self.segmenter.model.card.license,
@@ -144,6 +147,17 @@ class Results:
             "warnings": _warnings(picture, median, nuclei),
             "effort": _effort(picture),
         }
+
+
+def _census(parts: Iterator[Instances]) -> dict[str, Any]:
+    nuclei = concatenate(list(parts))
+    counts = np.bincount(nuclei.types, minlength=len(nuclei.schema.types) + 1).tolist()
+    median = float(np.median(nuclei.area_um2)) if nuclei.frame.mpp and len(nuclei) else None
+    return {
+        "nuclei": len(nuclei),
+        "median_area_um2": median,
+        "by_type": dict(zip(nuclei.schema.names, counts[1:], strict=True)),
+    }
 
 
 def all_formats() -> tuple[str, ...]:
@@ -170,15 +184,17 @@ def prepare(folder: Path, *stale: str) -> None:
 def _put_in_place(staging: Path, folder: Path, files: list[str]) -> None:
     """Replace the files of an older result; without a record the picture counts as not done meanwhile."""
     record = folder / DONE
+    old: list[str] = []
+    with suppress(OSError, ValueError, AttributeError):
+        old = [Path(name).name for name in json.loads(record.read_text(encoding="utf-8")).get("files", [])]
     try:
-        old = json.loads(record.read_text(encoding="utf-8")).get("files", []) if record.exists() else []
         record.unlink(missing_ok=True)
         for name in set(old) - set(files):
-            (folder / Path(name).name).unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
         for name in files:
             (staging / name).replace(folder / name)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{folder}: cannot be written to ({error}); give another --out") from error
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written to ({error.strerror}); give another --out") from error
 
 
 def _effort(picture: Picture) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class Segmenter:
         """
         card = self.model.card
         mpp = slide.mpp if mpp is None else mpp
-        scale = scale_of(card, mpp, name, slide.power)
+        scale = scale_of(card, mpp, name)
         region, tissue, origin = area.box(slide, mpp, name), area.mask(slide, mpp), area.origin(slide)
         plan = Plan(
             image=slide.digest,
@@ -89,9 +89,7 @@ class Segmenter:
             origin=origin,
         )
         grid = working_shape(slide.shape, scale)
-        tiles = tile_plan(
-            grid, plan.core_px, plan.halo_px, card.stride, margin_px=MARGIN_PX, offset=plan.offset_px
-        )
+        tiles = tile_plan(grid, plan.core_px, plan.halo_px, card.stride, margin_px=MARGIN_PX, offset=plan.offset_px)
         boxes = ((tile, level_0(tile.core, scale)) for tile in tiles)
         kept = tuple(
             tile
@@ -202,7 +200,8 @@ def run(
         report: Called with the number of each tile's nuclei, in a thread.
     """
     pending: deque[Future[R | NuclensError]] = deque()
-    decoders, readers = (max(least, segmenter.threads // share) for least, share in ((2, _CORES_DECODED), (1, _CORES_READ)))
+    decoders = max(2, segmenter.threads // _CORES_DECODED)
+    readers = max(1, segmenter.threads // _CORES_READ)
     room = threading.Semaphore(_BEHIND * decoders)
 
     def decode(picture: Picture, tile: Tile, rgb: Pixels, raw: RawHeads) -> None:
