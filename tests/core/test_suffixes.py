@@ -14,6 +14,7 @@ from nuclens.core.types import Frame, no_instances, read_instances
     ("name", "wanted"),
     [
         ("instances.parquet", "geoparquet"),
+        ("block-1.arrow", "arrow"),
         ("a.geojson", "geojson"),
         ("label.tif", "labels"),
         ("case.OME.TIFF", "labels"),

@@ -14,6 +14,10 @@ class TestGeoJson(FormatContract):
     name = "geojson"
 
 
+class TestArrow(FormatContract):
+    name = "arrow"
+
+
 class TestCsv(FormatContract):
     name = "csv"
 

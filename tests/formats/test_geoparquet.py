@@ -100,6 +100,20 @@ def test_geopandas_opens_it(tmp_path: Path) -> None:
     assert len(geopandas.read_parquet(tmp_path / "empty.parquet")) == 0
 
 
+def test_geopandas_gets_exactly_the_nuclei_of_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    geopandas = pytest.importorskip("geopandas", reason="GEOPANDAS MISSING: windows were not tested")
+    monkeypatch.setattr(geoparquet, "ROWS", 16)
+    result = nuclei(200)
+    PLUGIN.write_parts(tmp_path / "a.parquet", (result[k : k + 30] for k in range(0, 200, 30)))
+    for seed in range(20):
+        x, y, width, height = np.random.default_rng(seed).uniform(0, 500, 4)
+        window = (x, y, x + width, y + height)
+        frame = geopandas.read_parquet(tmp_path / "a.parquet", bbox=window)
+        top, left, bottom, right = result.boxes.T
+        inside = (left <= window[2]) & (right >= window[0]) & (top <= window[3]) & (bottom >= window[1])
+        assert list(frame["id"]) == id_texts(result.ids[inside])
+
+
 def test_reads_what_geopandas_writes(tmp_path: Path) -> None:
     geopandas = pytest.importorskip("geopandas", reason="GEOPANDAS MISSING: reading its files was not tested")
     result = nuclei(3)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from nuclens.core.errors import InputError
 from nuclens.core.types import Instances
-from nuclens.formats import csv, geojson, geoparquet
+from nuclens.formats import arrow, csv, geojson, geoparquet
 from nuclens.testing.nuclei import made, moved
 
-STREAMED = {geoparquet: "ROWS", geojson: "_ROWS", csv: "_ROWS"}
+STREAMED = {arrow: "ROWS", geoparquet: "ROWS", geojson: "_ROWS", csv: "_ROWS"}
 MIXED = moved(made(54), 1 / 0.9137, 1000)
 
 

@@ -209,8 +209,8 @@ def concatenate(parts: list[Instances]) -> Instances:
     filled = [part for part in parts if len(part)]
     if any(list(part.measurements) != names for part in filled):
         raise InputError("concatenate: the parts carry different measurements")
-    if not filled:
-        return parts[0]
+    if len(filled) < 2:
+        return (filled or parts)[0]
     lengths = np.concatenate([np.diff(part.offsets) for part in filled])
     columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in filled]) for name in _ROWS}
     return replace(

@@ -35,7 +35,7 @@ from nuclens.core.records import (
 )
 from nuclens.core.types import Instances
 
-ROWS = 16_384  # per row group
+ROWS = 8_192  # per row group
 
 # Well-known binary of a polygon: little-endian, type 3, one ring; its number of points and then x, y, x, y, ... follow.
 _POLYGON = np.frombuffer(struct.pack("<BII", 1, 3, 1), np.uint8)
