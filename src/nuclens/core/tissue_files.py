@@ -73,9 +73,8 @@ def _lit(pixels: Shaped[np.ndarray, "h w *c"]) -> Bool[np.ndarray, "h w"]:
     """What is neither black nor transparent."""
     channels = pixels.reshape(*pixels.shape[:2], -1)
     with_alpha = channels.shape[2] in (2, 4)
-    lit: np.ndarray = (channels[..., :-1] if with_alpha else channels) > 0
-    lit = lit.any(axis=2)
-    return lit & (channels[..., -1] > 0) if with_alpha else lit
+    lit: np.ndarray = np.any(channels[..., :-1] if with_alpha else channels, axis=2, keepdims=True)
+    return (lit & (channels[..., -1:] > 0) if with_alpha else lit)[..., 0]
 
 
 def _from_geojson(path: Path, shape: tuple[int, int], mpp: float | None) -> TissueMask:
