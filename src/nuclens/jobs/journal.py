@@ -111,7 +111,7 @@ class DiskJournal:
         Raises:
             OutputError: They cannot be written.
         """
-        FORMATS.get("geoparquet").write(self.folder / BLOCKS / f"{index:06d}.arrow", nuclei)
+        FORMATS.get("arrow").write(self.folder / BLOCKS / f"{index:06d}.arrow", nuclei)
 
     def __iter__(self) -> Iterator[Instances]:
         """The nuclei of tile after tile, one at a time in memory.
@@ -121,7 +121,7 @@ class DiskJournal:
         """
         for path in sorted(self._blocks()):
             try:
-                yield FORMATS.get("geoparquet").read(path)
+                yield FORMATS.get("arrow").read(path)
             except DataError as error:
                 path.unlink(missing_ok=True)
                 raise DataError(f"{error}; removed: run the same command again to make it anew") from error
