@@ -123,7 +123,6 @@ def segment_files_despite(slide: Path, out: Path, options: BatchOptions) -> list
     ("change", "named"),
     [
         ({"tile_px": 128}, "core_px"),
-        ({"mpp": 0.5}, "mpp, scale"),
         ({"area": Area(region="0,0,500,500")}, "region"),
     ],
 )

@@ -434,7 +434,7 @@ def test_the_frame_moves_results_and_nothing_else(segmenter: Segmenter, paint: P
         found.append(concatenate(parts))
     shown, moved, region = found
     assert (shown.frame.height, moved.frame.height, moved.frame.width) == (200, 5000, 4000)
-    np.testing.assert_array_equal(moved.vertices, shown.vertices + np.float32([1000, 70]))
+    np.testing.assert_array_equal(moved.vertices, shown.vertices + np.array([1000, 70], np.float32))
     np.testing.assert_allclose(moved.centroids, shown.centroids + np.array([1000, 70]))
     np.testing.assert_array_equal(moved.ids, shown.ids)
     np.testing.assert_array_equal(region.ids, shown.ids)

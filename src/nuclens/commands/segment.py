@@ -83,7 +83,8 @@ def segment(
         tile_size: Side of the part of a tile whose nuclei are kept, in pixels of the model's resolution.
         threads: Cores to keep busy; if not given, all that the scheduler or the container allows.
     """
-    from nuclens.jobs.batch import Area, BatchOptions, segment_files
+    from nuclens.jobs.batch import BatchOptions, segment_files
+    from nuclens.jobs.pictures import Area
 
     options = BatchOptions(
         model=model,

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from nuclens.core.machine import memory
 from nuclens.core.types import Progress
 
 FLAG = Parameter(negative=(), show_default=False)
@@ -31,7 +32,9 @@ def progress() -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task("starting", total=None, found="")
 
         def report(done: Progress) -> None:
+            held = memory()
             found = f"{done.nuclei:,} nuclei, {done.mm2:.2f} mm²" if done.stage == "segment" else ""
+            found += f", {held / 1e9:.1f} GB" if found and held else ""
             bar.update(task, description=done.stage, completed=done.done, total=done.total, found=found)
 
         yield report

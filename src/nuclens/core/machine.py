@@ -8,12 +8,22 @@ from contextlib import suppress
 from pathlib import Path
 
 _GROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
+_V1 = ("quota", "period")
 
 
 def cores() -> int:
     """Processors this process may use, as the scheduler and the container allow; at least one."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([allowed, *map(int, _quotas(_GROUPS, Path("/proc/self/cgroup")))]))
+    return max(1, min([allowed, *map(int, _quotas(_GROUPS, _OWN_GROUPS))]))
+
+
+def memory() -> int | None:
+    """Bytes this process holds in memory now; None where the system does not say."""
+    with suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    return None
 
 
 def peak_memory() -> int | None:
@@ -41,16 +51,13 @@ def _quotas(groups: Path, own: Path) -> list[float]:
     """
     found = []
     for folder in _group_folders(groups, own):
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, ZeroDivisionError):
             quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
             found.append(float(quota) / float(period))
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, ZeroDivisionError):
             quota, period = ((folder / f"cpu.cfs_{name}_us").read_text(encoding="ascii") for name in _V1)
             found.append(float(quota) / float(period))
     return [quota for quota in found if 0 < quota < float("inf")]
-
-
-_V1 = ("quota", "period")
 
 
 def _group_folders(groups: Path, own: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from nuclens import __version__
 from nuclens.core.errors import NuclensError
+from nuclens.core.machine import cores
 from nuclens.core.models import open_model, shipped
 from nuclens.core.plan import instruction_class
 
@@ -51,11 +51,6 @@ class Finding:
 def doctor() -> list[Finding]:
     """Look at the machine, the installation and the shipped models."""
     return [*_machine(), *_packages(), *_extras(), *_models()]
-
-
-def cores() -> int:
-    """Processors this process may use, as the scheduler and the container allow."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _machine() -> list[Finding]:

@@ -95,7 +95,8 @@ class DiskJournal:
 
     def follows(self, plan: Plan) -> bool:
         """Whether it was begun with this plan."""
-        return self._plan() == json.loads(plan.to_json())
+        wanted: dict[str, object] = json.loads(plan.to_json())
+        return self._plan() == wanted
 
     def discard(self) -> None:
         """Remove it, if it is there."""
