@@ -16,6 +16,7 @@ from nuclens.core.types import Frame, no_instances, read_instances
         ("instances.parquet", "geoparquet"),
         ("block-1.arrow", "arrow"),
         ("a.geojson", "geojson"),
+        ("a.geojson.gz", "geojson"),
         ("label.tif", "labels"),
         ("case.OME.TIFF", "labels"),
         ("a.png", "png16"),

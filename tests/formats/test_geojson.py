@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from nuclens.core.errors import DataError, InputError
 from nuclens.core.labels import compact
 from nuclens.core.records import from_outlines, id_texts
 from nuclens.core.schema import ClassSchema, NucleusType
-from nuclens.core.types import Frame, Instances
+from nuclens.core.types import Frame, Instances, read_instances
 from nuclens.formats import geojson
 from nuclens.formats.geojson import PLUGIN, check
 
@@ -283,8 +284,28 @@ def test_numbers_beyond_single_precision(tmp_path: Path) -> None:
 
 def test_too_large_is_told_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_files, "MAX_BYTES", 10)
-    with pytest.raises(DataError, match="at most 10 are read"):
+    with pytest.raises(DataError, match="at most 10 bytes are read"):
         read(tmp_path / "a.geojson", [exported()])
+
+
+def test_gzipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = nuclei(SQUARE, PINCHED)
+    PLUGIN.write(tmp_path / "a.geojson", result)
+    PLUGIN.write(tmp_path / "b.geojson.gz", result)
+    packed = (tmp_path / "b.geojson.gz").read_bytes()
+    assert gzip.decompress(packed) == (tmp_path / "a.geojson").read_bytes()
+    assert packed[3:8] == bytes(5), "neither name nor time"
+    PLUGIN.write(tmp_path / "C.GEOJSON.GZ", result)
+    assert (tmp_path / "C.GEOJSON.GZ").read_bytes() == packed
+    assert len(read_instances(tmp_path / "C.GEOJSON.GZ")) == 2
+    for damaged in (packed[:-20], packed[:40] + b"xxxxxxxx" + packed[48:], b"{}", b""):
+        (tmp_path / "b.geojson.gz").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"^[^\n]*b\.geojson\.gz: [^\n]*$"):
+            PLUGIN.read(tmp_path / "b.geojson.gz")
+    monkeypatch.setattr(json_files, "MAX_BYTES", 1000)
+    (tmp_path / "b.geojson.gz").write_bytes(gzip.compress(b" " * 10_000))
+    with pytest.raises(DataError, match="at most 1,000 bytes are read"):
+        PLUGIN.read(tmp_path / "b.geojson.gz")
 
 
 def test_check_tells_what_is_wrong(tmp_path: Path) -> None:

@@ -1,9 +1,14 @@
-"""JSON files of other programs: parsed within limits, told apart by their first keys, written whole."""
+"""JSON files, gzipped or not: parsed within limits, told apart by their first keys, written whole."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +18,77 @@ from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
 
 MAX_BYTES = 1 << 32  # parsed, a file takes ten times its size in memory
+PACKED = ".gz"
+# Of nuclei, level 1 keeps 27 % of the bytes in 7 ms per 1,000, level 4 22 % in 11 ms, level 6 20 % in 31 ms.
+_LEVEL = 4
 _HEAD = 4096  # bytes in which the first keys stand
+_CHUNK = 1 << 24  # bytes
+_TOO_LARGE = "{}: too large; of JSON, at most {:,} bytes are read: split it, or use .parquet"
 _KEY = re.compile(rb'"([^"\\]{1,80})"\s*:')
 
 
 def load_json(path: Path) -> tuple[Any, bool]:
     """The parsed file, and whether it was plain JSON: not if it has a bare NaN or Infinity, or a byte order mark.
 
+    One whose name ends in `.gz` is unpacked on the way.
+
     Raises:
         DataError: It is no JSON, or of more than 4 GiB.
     """
     need_file(path)
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise DataError(f"{path}: {size:,} bytes; at most {MAX_BYTES:,} are read: split it, or use .parquet")
+    if path.stat().st_size > MAX_BYTES:
+        raise DataError(_TOO_LARGE.format(path, MAX_BYTES))
     try:
-        content = path.read_bytes()
+        with _opened(path) as file:
+            return parse_json(path, file)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error}); copy or export it again") from error
+
+
+def parse_json(path: Path, file: BufferedIOBase) -> tuple[Any, bool]:
+    """The same of an open file, which `path` is named after in messages.
+
+    Raises:
+        DataError: It is no JSON, or of more than 4 GiB.
+    """
+    content = bytearray()
+    while chunk := file.read(_CHUNK):
+        content += chunk
+        if len(content) > MAX_BYTES:
+            raise DataError(_TOO_LARGE.format(path, MAX_BYTES))
+    try:
         try:
             return orjson.loads(content), True
         except orjson.JSONDecodeError:
             return json.loads(content.decode("utf-8-sig")), False
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: no JSON that can be read ({error}); export it again") from error
 
 
 def first_keys(path: Path) -> list[str]:
     """The keys in the first 4 KiB of a file, of whatever depth, in their order; none where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             return [key.decode(errors="replace") for key in _KEY.findall(file.read(_HEAD))]
-    except OSError:
+    except (OSError, EOFError, zlib.error):
         return []
+
+
+def _opened(path: Path) -> BufferedIOBase:
+    return gzip.open(path) if path.name.lower().endswith(PACKED) else path.open("rb")
+
+
+@contextmanager
+def packing(file: BufferedIOBase, name: str) -> Iterator[BufferedIOBase]:
+    """Where to write what goes into a file: itself, or, if its name ends in `.gz`, through a compressor.
+
+    Neither time nor name are in the file, so that the same content gives the same bytes.
+    """
+    if not name.lower().endswith(PACKED):
+        yield file
+        return
+    with gzip.GzipFile("", "wb", _LEVEL, file, mtime=0) as packed:
+        yield packed
 
 
 def save_json(path: Path, document: Any) -> None:

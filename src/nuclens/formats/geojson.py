@@ -18,7 +18,7 @@ from nuclens.core.contours import reduce_rings, ring_offsets
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.features import Nucleus, features_of, object_type, parse_nucleus
 from nuclens.core.files import replacing
-from nuclens.core.json_files import first_keys, load_json
+from nuclens.core.json_files import first_keys, load_json, packing
 from nuclens.core.parts import rechunked
 from nuclens.core.qupath import breaches, importable, snapped
 from nuclens.core.records import (
@@ -50,13 +50,13 @@ class GeoJson:
     Coordinates are (x, y) pixels of the frame. What QuPath has no place for
     stands in `nuclens` before the features, and as `anchor` in each; other
     programs ignore both. A number that is not finite is left out, since JSON
-    has none, and comes back as NaN.
+    has none, and comes back as NaN. A path that ends in `.gz` is gzipped.
 
     Source: RFC 7946; for what QuPath asks, `nuclens.core.qupath`.
     """
 
     suffix: ClassVar[str] = ".geojson"
-    endings: ClassVar[tuple[str, ...]] = (".geojson", ".json")
+    endings: ClassVar[tuple[str, ...]] = (".geojson", ".json", ".geojson.gz")
     lost: ClassVar[tuple[str, ...]] = ()
 
     def claims(self, path: Path) -> bool:
@@ -88,7 +88,7 @@ class GeoJson:
         need_free_names(path, first, [SCORE, *(PROBABILITY + name for name in first.schema.names)])
         classes = _classifications(path, first.schema)
         repaired, lost, between = 0, 0, b"\n"
-        with replacing(path) as temporary, temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as raw, packing(raw, path.name) as file:
             file.write(b'{"type":"FeatureCollection","nuclens":' + orjson.dumps(header_of(first)) + b',"features":[')
             for piece in chain([first], pieces):
                 need_outlines(path, piece)
