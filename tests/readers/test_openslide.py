@@ -353,7 +353,9 @@ def test_what_tifffile_knows_it_is_asked_first() -> None:
 def test_what_tifffile_does_not_know_openslide_reads(tmp_path: Path) -> None:
     """Aperio's JPEG 2000 with luma and chroma, which only their own tag tells from RGB."""
     path, colours = tmp_path / "a.svs", np.full((96, 64, 3), (200, 110, 140), np.uint8)
-    tiles: Iterator[bytes] = iter([imagecodecs.jpeg2k_encode(colours[:16, :16], level=0, codecformat="j2k")] * 24)
+    tiles: Iterator[bytes] = iter(
+        [bytes(imagecodecs.jpeg2k_encode(colours[:16, :16], level=0, codecformat="j2k"))] * 24
+    )
     options: dict[str, Any] = {"shape": (96, 64, 3), "dtype": np.uint8, "compression": 33003, "metadata": None}
     text = "Aperio Image Library|AppMag = 40|MPP = 0.25"
     tifffile.imwrite(path, tiles, photometric="rgb", tile=(16, 16), description=text, **options)
