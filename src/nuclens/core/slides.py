@@ -242,7 +242,7 @@ def reading(path: Path, *damage: type[Exception]) -> Iterator[None]:
     try:
         yield
     except UnreadableImageError as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
     except OSError as error:
         raise UnreadableImageError(f"{path}: {error.strerror or error}") from error
     except damage as error:
