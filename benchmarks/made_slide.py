@@ -2,8 +2,8 @@
 
     python benchmarks/made_slide.py ../shared/data/slides/tcga-v5-a7re-region.tif made.tif --repeats 8
 
-A repeat is 5824 x 5824 pixels, a multiple of the network's stride, so repeats lie alike on the working grid. Its tiles are
-encoded once and written again and again: 8 x 8 repeats, 2.2 gigapixels, take seconds. Levels are halved by averages.
+A repeat is 5824 x 5824 pixels, a multiple of the network's stride, so repeats lie alike on the working grid. Its tiles
+are encoded once and written again and again: 2.2 gigapixels take seconds. Levels are halved by averages.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python benchmarks/slides.py ../shared/data [--only region growth quarter kills tilings]
 
-Run it in an environment of the light install, on a quiet machine. Slides are made by benchmarks/made_slide.py: a region of
-a real slide, repeated up to 8 x 8 times (46,592 pixels a side). Where our own machinery is what is timed, the engine is
-replaced by recorded answers: heads of the region as if it were repeated without end, cut out for each tile; the time to
-cut them out is taken off. Every measurement is a process of its own. Writes docs/results/slides.json.
+Run it in an environment of the light install, on a quiet machine. Slides are made by benchmarks/made_slide.py: a region
+of a real slide, repeated up to 8 x 8 times (46,592 pixels a side). Where our own machinery is what is timed, recorded
+answers stand in for the engine: heads of the region as if it were repeated without end, cut out for each tile; the time
+to cut them out is taken off. Every measurement is a process of its own. Writes docs/results/slides.json.
 """
 
 from __future__ import annotations

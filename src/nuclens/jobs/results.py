@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,14 +13,14 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import imagecodecs
-import numpy as np
 
 from nuclens import __version__
+from nuclens.core.census import Census
 from nuclens.core.errors import InputError, OutputError
 from nuclens.core.files import replacing
 from nuclens.core.machine import bytes_read, peak_memory
 from nuclens.core.suffixes import FORMATS
-from nuclens.core.types import Instances, concatenate
+from nuclens.core.types import AREA, Instances, concatenate
 from nuclens.jobs.journal import DiskJournal
 from nuclens.jobs.pictures import PLAIN_PIXELS, Picture, is_slide
 from nuclens.jobs.segment import Segmenter
@@ -71,7 +70,7 @@ class Results:
         prepare(staging)
         try:
             files, notes = self._files(staging, picture)
-            record = self._record(picture, _census(self.segmenter.result(picture))) | {
+            record = self._record(picture, self._census(picture)) | {
                 "files": files,
                 "notes": [*picture.slide.notes, *notes],
             }
@@ -124,8 +123,16 @@ class Results:
             raise InputError(f"{height} x {width} pixels; it holds at most {PLAIN_PIXELS // 10**6} megapixels")
         return concatenate(list(self.segmenter.result(picture)))
 
+    def _census(self, picture: Picture) -> dict[str, Any]:
+        """What all nuclei have in common."""
+        census = Census(picture.frame, self.segmenter.model.card.schema)
+        with picture.clock.stage("count"):
+            for part in self.segmenter.result(picture):
+                census.update(part)
+            return census.result(picture.mm2 if picture.plan.mpp else None)
+
     def _record(self, picture: Picture, census: dict[str, Any]) -> dict[str, Any]:
-        median, nuclei = census["median_area_um2"], census["nuclei"]
+        median, nuclei = census["measurements"].get(AREA, {}).get("median"), census["nuclei"]
         return {
             "nuclens": __version__,
             "input": picture.name,
@@ -140,24 +147,13 @@ class Results:
             "mpp": picture.plan.mpp,
             "mm2": round(picture.mm2, 6),
             "nuclei": nuclei,
-            "by_type": census["by_type"],
+            "by_type": {name: census["types"][name]["nuclei"] for name in self.segmenter.model.card.schema.names},
             "median_area_um2": None if median is None else round(median, 2),
             "tiles": len(picture.tiles),
             "unreadable": picture.unread(),
             "warnings": _warnings(picture, median, nuclei),
             "effort": _effort(picture),
         }
-
-
-def _census(parts: Iterator[Instances]) -> dict[str, Any]:
-    nuclei = concatenate(list(parts))
-    counts = np.bincount(nuclei.types, minlength=len(nuclei.schema.types) + 1).tolist()
-    median = float(np.median(nuclei.area_um2)) if nuclei.frame.mpp and len(nuclei) else None
-    return {
-        "nuclei": len(nuclei),
-        "median_area_um2": median,
-        "by_type": dict(zip(nuclei.schema.names, counts[1:], strict=True)),
-    }
 
 
 def all_formats() -> tuple[str, ...]:
