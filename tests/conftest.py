@@ -81,7 +81,7 @@ def tiny_recipe() -> ResolvedRecipe:
         data=(
             settings.DataSettings("cells", leaves={"1": ("round",), "2": ("long",)}, exclude=("d",), validate=("c",)),
         ),
-        losses={"nucleus_bce": 1.0, "nucleus_dice": 1.0, "offset_smooth_l1": 1.0, "type_coarse": 0.5},
+        losses={"nucleus_border_bce": 1.0, "nucleus_dice": 1.0, "offset_smooth_l1": 1.0, "type_coarse": 0.5},
         train=settings.TrainSettings(steps=20, batch=2, crop=64, warm_up=5, save_every=5),
     )
     return recipe

@@ -16,8 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from nuclens.core.datasets import DATASETS
 from nuclens.core.errors import InputError, RecipeError, UnknownPluginError
+from nuclens.core.heads import Head
 from nuclens.core.kinds import Kind
-from nuclens.training.losses import LOSSES
+from nuclens.training.losses import terms
 from nuclens.training.settings import ResolvedRecipe, from_plain
 
 NETWORKS: Kind[Any] = Kind("nuclens.networks")
@@ -76,7 +77,10 @@ def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flat(plain: dict[str, Any]) -> dict[str, Any]:
-    """The file's `[network]` and `[encoding]` tables as a name and its options; a name alone will do."""
+    """The file's tables `[network]` and `[encoding]` as a name and its options; a name alone will do.
+
+    A loss may likewise be a weight alone or a table of `weight` and options.
+    """
     flat = dict(plain)
     for kind in ("network", "encoding"):
         table = flat.pop(kind, {})
@@ -84,6 +88,10 @@ def _flat(plain: dict[str, Any]) -> dict[str, Any]:
         if "name" in options:
             flat[kind] = options.pop("name")
         flat[f"{kind}_options"] = options
+    if isinstance(losses := flat.get("losses"), dict):
+        tables = {name: dict(value) for name, value in losses.items() if isinstance(value, dict)}
+        flat["losses"] = losses | {name: table.pop("weight", 1.0) for name, table in tables.items()}
+        flat["loss_options"] = {name: table for name, table in tables.items() if table}
     return flat
 
 
@@ -123,14 +131,14 @@ def _without(plain: Any, places: Sequence[tuple[int | str, ...]]) -> Any:
 def _unfit(recipe: ResolvedRecipe) -> list[str]:
     """What types and ranges alone do not show: names of plug-ins and leaves, and what does not go together."""
     faults = list(_leaf_faults(recipe))
-    heads = None
+    heads: tuple[Head, ...] | None = None
     if network := _plugin(NETWORKS, recipe.network, faults):
         faults += _option_faults("network", network.options, recipe.network_options)
     if encoding := _plugin(ENCODINGS, recipe.encoding, faults):
         faults += _option_faults("encoding", encoding.options, recipe.encoding_options)
         # Where leaves are at fault there is no schema to ask by.
         with suppress(ValueError):
-            heads = [head.name for head in encoding.heads(recipe.schema)]
+            heads = encoding.heads(recipe.schema)
     for name in sorted({data.dataset for data in recipe.data}):
         _plugin(DATASETS, name, faults)
     return [*faults, *_loss_faults(recipe, heads)]
@@ -155,15 +163,25 @@ def _option_faults(kind: str, options: type[Any], given: dict[str, Any]) -> Iter
         yield from _told(error, kind)
 
 
-def _loss_faults(recipe: ResolvedRecipe, heads: Sequence[str] | None) -> Iterator[str]:
+def _loss_faults(recipe: ResolvedRecipe, heads: Sequence[Head] | None) -> Iterator[str]:
     if not any(recipe.losses.values()):
-        yield f"losses: wanted a weight above 0 for at least one of {', '.join(LOSSES)}"
-    for loss in recipe.losses:
-        head = loss.partition("_")[0]
-        if loss not in LOSSES:
-            yield f"losses.{loss}: no such loss; there are {', '.join(LOSSES)}"
-        elif heads is not None and head not in heads:
-            yield f"losses.{loss}: teaches {head!r}, but the heads are {', '.join(heads)}"
+        yield f"losses: wanted one weight above 0; names are a head, an underscore and one of {', '.join(terms.LOSSES)}"
+    yield from terms.faults([*recipe.losses], heads)
+    for name, given in recipe.loss_options.items():
+        loss = terms.split(name)[1]
+        known = terms.options(loss) if loss in terms.LOSSES else {}
+        for option, value in given.items():
+            if option in known:
+                yield from _value_faults(known[option][0], value, "losses", name, option)
+            elif loss in terms.LOSSES:
+                yield f"losses.{name}.{option}: no such setting; there are {', '.join(['weight', *known])}"
+
+
+def _value_faults(kind: Any, value: Any, *within: str) -> Iterator[str]:
+    try:
+        TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        yield from _told(error, *within)
 
 
 def _leaf_faults(recipe: ResolvedRecipe) -> Iterator[str]:

@@ -75,9 +75,9 @@ def test_unknown_keys_are_left_out_and_absent_ones_have_defaults(tiny_recipe: Re
 
 def test_whole_numbers_of_json_become_floats_where_floats_belong(tiny_recipe: ResolvedRecipe) -> None:
     plain = json.loads(tiny_recipe.to_json())
-    plain["train"]["rate"] = plain["losses"]["nucleus_bce"] = 1
+    plain["train"]["rate"] = plain["losses"]["nucleus_dice"] = 1
     recipe = from_plain(ResolvedRecipe, plain)
-    assert type(recipe.train.rate) is type(recipe.losses["nucleus_bce"]) is float
+    assert type(recipe.train.rate) is type(recipe.losses["nucleus_dice"]) is float
     assert type(recipe.train.steps) is int
 
 

@@ -19,7 +19,7 @@ from nuclens.core.kinds import Kind
 from nuclens.core.models import WEIGHTS, shipped
 from nuclens.core.types import Progress
 from nuclens.training.log import LOG, Log
-from nuclens.training.losses import LOSSES, Targets
+from nuclens.training.losses.terms import Targets, Term, build_terms
 from nuclens.training.sampling import Batch, Sampler, load_sources
 from nuclens.training.schedule import Schedule
 from nuclens.training.settings import RECIPE, ResolvedRecipe
@@ -53,6 +53,16 @@ def build(recipe: ResolvedRecipe) -> nn.Module:
     return network
 
 
+def terms_of(recipe: ResolvedRecipe) -> dict[str, Term]:
+    """The recipe's losses, each bound to its head.
+
+    Raises:
+        RecipeError: A name joins no head and loss that fit.
+    """
+    heads = ENCODINGS.get(recipe.encoding).heads(recipe.schema)
+    return build_terms([*recipe.losses], recipe.loss_options, heads)
+
+
 def fit(
     recipe: ResolvedRecipe,
     data: Path,
@@ -75,7 +85,7 @@ def fit(
     network = build(recipe).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=recipe.train.decay)
     module, wrapped = fabric.setup(network, optimizer)
-    step = Step(fabric, module, wrapped, recipe)
+    step = Step(fabric, module, wrapped, recipe, terms_of(recipe))
     state = State(network, optimizer)
     begin(state, recipe, out, course)
     schedule = Schedule(recipe.train.rate, recipe.train.warm_up, *(state.cooling or ()))
@@ -150,12 +160,14 @@ class Step:
         module: The network, as Fabric wraps it.
         optimizer: Likewise.
         recipe: Weights of the losses, and the largest norm of the gradient.
+        terms: The losses.
     """
 
     fabric: Fabric
     module: Any
     optimizer: Any
     recipe: ResolvedRecipe
+    terms: Mapping[str, Term]
 
     def __call__(self, batch: Batch, rate: float) -> dict[str, float]:
         """Learn from a batch at a rate; returns every loss term."""
@@ -164,7 +176,7 @@ class Step:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         heads = self.module(normalised(targets["rgb"]))
-        terms = torch.stack([LOSSES[name](heads, targets) for name in losses])
+        terms = torch.stack([self.terms[name](heads, targets) for name in losses])
         self.fabric.backward((terms * terms.new_tensor([*losses.values()])).sum())
         self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.recipe.train.clip)
         self.optimizer.step()
@@ -173,8 +185,7 @@ class Step:
 
 
 def _tensors(batch: Batch, device: torch.device) -> Targets:
-    tensors = {name: torch.from_numpy(value).to(device) for name, value in batch.items()}
-    return {name: value if name in ("rgb", "type") else value.float() for name, value in tensors.items()}
+    return {name: torch.from_numpy(value).to(device) for name, value in batch.items()}
 
 
 def normalised(rgb: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:

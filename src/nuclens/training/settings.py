@@ -173,7 +173,8 @@ class ResolvedRecipe:
         leaves: Leaf classes.
         types: Types of the results.
         data: Where crops come from.
-        losses: Weight of each loss term.
+        losses: Weight of each term, named by its head and its loss.
+        loss_options: Options of some terms, by the term's name.
         augment: How crops are varied.
         train: The optimiser's course.
         about: What the model's card says beside it.
@@ -189,6 +190,7 @@ class ResolvedRecipe:
     types: tuple[TypeSettings, ...]
     data: tuple[DataSettings, ...]
     losses: dict[str, NotNegative[float]]
+    loss_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     about: AboutSettings = field(default_factory=AboutSettings)
