@@ -105,7 +105,7 @@ def focal_tversky(
     """
     # Below 1 the power's slope is infinite at 0.
     loss = _tversky(raw, target, weight, (alpha, beta), "batch").clamp(min=_TINY)
-    return loss.pow(gamma) - _TINY**gamma
+    return loss.pow(gamma) - float(_TINY**gamma)
 
 
 def border_bce_dice(
