@@ -18,7 +18,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "nuclens"
 KINDS = ("networks", "encodings", "datasets", "readers", "formats", "metrics", "protocols", "engines")
-HEAVY = {"cv2", "imagecodecs", "matplotlib", "openvino", "pyarrow", "pydantic", "shapely", "tifffile", "torch"}
+HEAVY = {"cv2", "imagecodecs", "matplotlib", "openslide", "openvino", "pyarrow", "pydantic", "shapely", "tifffile"}
+HEAVY |= {"torch"}
 NEED_TORCH = ("networks.", "engines.torch")
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 500, 45, 6
 

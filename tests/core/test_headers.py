@@ -48,5 +48,5 @@ def test_any_bytes_give_a_header_or_one_clear_error(kind: str, start: int, noise
 
 @pytest.mark.parametrize("data", [b"", b"\x89PNG", b"GIF89a", b"RIFF\0\0\0\0WAVE", b"II*\0\x08\0\0\0"])
 def test_other_files_are_refused_with_their_first_bytes(data: bytes) -> None:
-    with pytest.raises(UnreadableImageError, match="wanted a PNG, JPEG, WebP or BMP picture"):
+    with pytest.raises(UnreadableImageError, match="wanted a PNG, JPEG, WebP, BMP or JPEG 2000 picture"):
         picture_header(data)

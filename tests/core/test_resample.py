@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from jaxtyping import UInt8
 
 from nuclens.core.errors import InputError
-from nuclens.core.resample import best_level, level_ratio, read_working, reflected
+from nuclens.core.levels import level_ratio
+from nuclens.core.resample import best_level, read_working, reflected
 from nuclens.core.slides import ArraySlide, array_slide, need_inside
 from nuclens.core.tiling import Box, tile_plan, working_shape
 
@@ -162,21 +163,6 @@ def test_an_empty_box_has_no_pixels() -> None:
 def test_an_empty_image_has_nothing_to_reflect() -> None:
     with pytest.raises(InputError, match="with pixels"):
         read_working(array_slide(np.zeros((0, 4, 3), np.uint8)), (0, 0, 8, 8), 1.0)
-
-
-@pytest.mark.parametrize(("shape", "level", "ratio"), [
-    ((4000, 8000), (1000, 2000), (4, 4)),
-    ((3567, 4443), (1783, 2221), (2, 2)),  # rounded down, as Aperio's are
-    ((3567, 4443), (1784, 2222), (2, 2)),
-    ((3001, 20), (3001, 20), (1, 1)),
-    ((5, 20_000), (1, 5000), (4, 4)),
-    ((1000, 2130), (469, 1000), (1000 / 469, 2.13)),
-    ((4000, 8000), (1000, 2002), (4, 8000 / 2002)),
-])  # fmt: skip
-def test_ratios_are_whole_where_that_explains_the_sizes(
-    shape: tuple[int, int], level: tuple[int, int], ratio: tuple[float, float]
-) -> None:
-    assert level_ratio(shape, level) == ratio
 
 
 @pytest.mark.parametrize(("scale", "level", "scales"), [

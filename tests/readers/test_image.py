@@ -1,4 +1,4 @@
-"""PNG, JPEG, WebP and BMP: pixels, resolution, turn, and every way to be broken."""
+"""PNG, JPEG, WebP, BMP and JPEG 2000: pixels, resolution, turn, and every way to be broken."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ def encoded(suffix: str, picture: np.ndarray, *options: int) -> bytes:
     ok, data = cv2.imencode(suffix, bgr, list(options))
     assert ok
     return bytes(data)
+
+
+def jpeg2000(picture: np.ndarray, container: str = "jp2") -> bytes:
+    return bytes(imagecodecs.jpeg2k_encode(picture, level=0, codecformat=container))
 
 
 def chunk(name: bytes, body: bytes) -> bytes:
@@ -84,6 +88,20 @@ class TestWebpLossy(ImageContract):
 
     def write(self, path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
         path.write_bytes(encoded(self.suffix, rgb, cv2.IMWRITE_WEBP_QUALITY, 90))
+
+
+class TestJp2(ImageContract):
+    suffix = ".jp2"
+
+    def write(self, path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+        path.write_bytes(jpeg2000(rgb))
+
+
+class TestCodestream(ImageContract):
+    suffix = ".j2k"
+
+    def write(self, path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+        path.write_bytes(jpeg2000(rgb, "j2k"))
 
 
 def save(folder: Path, data: bytes | bytearray, name: str = "a.png") -> Path:
@@ -180,9 +198,9 @@ def test_nonsense_in_exif_turns_nothing(tmp_path: Path, rgb: UInt8[np.ndarray, "
     np.testing.assert_array_equal(slide.read((0, 0, 31, 17)), rgb)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".jp2"])
 def test_a_picture_cut_anywhere_is_refused(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], suffix: str) -> None:
-    data = encoded(suffix, rgb)
+    data = jpeg2000(rgb) if suffix == ".jp2" else encoded(suffix, rgb)
     for end in (*range(0, len(data) - 2, 23), len(data) - 13, len(data) - 3, len(data) - 2):
         with pytest.raises(UnreadableImageError):
             PLUGIN.open(save(tmp_path, data[:end], f"a{suffix}"))
@@ -224,11 +242,11 @@ def test_a_bmp_that_claims_more_than_it_holds_is_not_decoded(
         open_image(save(tmp_path, data, "a.bmp"))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".jp2"])
 def test_damaged_bytes_are_read_or_refused_in_silence(
     tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], suffix: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    data, random = encoded(suffix, rgb), np.random.default_rng(0)
+    data, random = jpeg2000(rgb) if suffix == ".jp2" else encoded(suffix, rgb), np.random.default_rng(0)
     refusals = 0
     for _ in range(60):
         harmed = np.frombuffer(data, np.uint8).copy()
@@ -256,7 +274,9 @@ def bombs() -> list[tuple[str, bytes]]:
     jpeg = with_segment(b"\xff\xd8\xff\xd9", 0xC0, frame)
     size = (side - 1).to_bytes(3, "little")
     webp = b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<II", 10, 0) + size + size
-    return [("a.png", png), ("a.bmp", bmp), ("a.jpg", jpeg), ("a.webp", webp)]
+    codestream = bytearray(jpeg2000(np.zeros((9, 9, 3), np.uint8), "j2k"))
+    struct.pack_into(">2I", codestream, 8, side, side)
+    return [("a.png", png), ("a.bmp", bmp), ("a.jpg", jpeg), ("a.webp", webp), ("a.j2k", bytes(codestream))]
 
 
 @pytest.mark.parametrize(("name", "data"), bombs(), ids=lambda value: value if isinstance(value, str) else "")
@@ -266,10 +286,59 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, name: str, data:
 
 
 def test_another_file_under_our_suffix_says_what_it_is_not(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableImageError, match="begins with b'just tex'; wanted a PNG, JPEG, WebP or BMP"):
+    with pytest.raises(UnreadableImageError, match="begins with b'just tex'; wanted a PNG, JPEG"):
         open_image(save(tmp_path, b"just text"))
     with pytest.raises(UnreadableImageError, match="it is empty"):
         open_image(save(tmp_path, b""))
+
+
+def box(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", len(body) + 8, name) + body
+
+
+def with_boxes(jp2: bytes, more: bytes) -> bytes:
+    """The file with more boxes at the end of its header's box."""
+    start = jp2.index(b"jp2h") - 4
+    (length,) = struct.unpack_from(">I", jp2, start)
+    return b"".join([jp2[:start], box(b"jp2h", jp2[start + 8 : start + length] + more), jp2[start + length :]])
+
+
+@pytest.mark.parametrize(("numbers", "mpp"), [
+    ((4000, 1, 4000, 1, 3, 3), 0.25),
+    ((200, 100, 200, 100, 6, 6), 0.5),
+    ((0, 1, 0, 1, 3, 3), None),
+    ((300, 1, 300, 1, 1, 1), None),
+])  # fmt: skip
+def test_jpeg_2000_resolution(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], numbers: tuple[int, ...], mpp: float | None
+) -> None:
+    data = with_boxes(jpeg2000(rgb), box(b"res ", box(b"resc", struct.pack(">4H2b", *numbers))))
+    assert open_image(save(tmp_path, data, "a.jp2")).mpp == (mpp and pytest.approx(mpp))
+
+
+def test_jpeg_2000_in_grey_with_alpha_and_sixteen_bits(tmp_path: Path) -> None:
+    for picture, expected in (
+        (np.array([[3, 250]], np.uint8), [[3] * 3, [250] * 3]),
+        (np.array([[[9, 8, 7, 255], [9, 8, 7, 0]]], np.uint8), [[9, 8, 7], [255] * 3]),
+        (np.array([[0, 65535]], np.uint16), [[0] * 3, [255] * 3]),
+    ):
+        assert open_image(save(tmp_path, jpeg2000(picture), "a.jp2")).read((0, 0, 1, 2))[0].tolist() == expected
+
+
+def test_jpeg_2000_in_other_colours_or_without_a_picture_is_named(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]
+) -> None:
+    data = jpeg2000(rgb)
+    start = data.index(b"colr") + 4
+    luma = data[: start + 3] + struct.pack(">I", 18) + data[start + 7 :]
+    with pytest.raises(UnreadableImageError, match="luma and chroma; wanted grey or RGB"):
+        open_image(save(tmp_path, luma, "a.jp2"))
+    channels = data.index(b"\xff\x4f\xff\x51") + 40
+    many = data[:channels] + struct.pack(">H", 16_000) + data[channels + 2 :]
+    with pytest.raises(UnreadableImageError, match="of 16000 channels"):
+        open_image(save(tmp_path, many, "a.jp2"))
+    with pytest.raises(UnreadableImageError, match="without a picture"):
+        open_image(save(tmp_path, data[: data.index(b"jp2c") - 4], "a.jp2"))
 
 
 @pytest.mark.data

@@ -16,9 +16,10 @@ import pytest
 import tifffile
 from jaxtyping import UInt8
 
-from nuclens.core.errors import UnreadableImageError
+from nuclens.core.errors import UnreadableImageError, UnsupportedImageError
 from nuclens.readers.tiff import PLUGIN, TiffSlide
 from nuclens.testing.readers import ReaderContract
+from nuclens.testing.slides import shrunk, write_svs
 
 Options = dict[str, Any]
 
@@ -73,6 +74,14 @@ class TestJpegTiles(ReaderContract):
 
     def write(self, path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
         tifffile.imwrite(path, rgb, photometric="rgb", tile=(16, 16), compression="jpeg", subsampling=(1, 1))
+
+
+class TestAperio(ReaderContract):
+    name = "tiff"
+    suffix = ".svs"
+
+    def write(self, path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+        write_svs(path, rgb, (4,) if min(rgb.shape[:2]) > 16 else ())
 
 
 @pytest.fixture
@@ -134,16 +143,94 @@ def test_one_bright_pixel_decides_for_all_tiles(tmp_path: Path, brightest: int, 
         assert slide.read((39, 39, 40, 40))[0, 0, 0] == (255 if photometric == "minisblack" else 0)
 
 
-@pytest.mark.parametrize("subifds", [True, False])
-def test_the_finest_level_of_a_pyramid_is_read(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], subifds: bool) -> None:
+@pytest.mark.parametrize("bigtiff", [True, False])
+@pytest.mark.parametrize("kind", ["ome", "subifds", "pages"])
+def test_pyramids_have_all_their_levels(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], kind: str, bigtiff: bool
+) -> None:
     path = tmp_path / "a.tif"
     levels = [np.ascontiguousarray(rgb[::step, ::step]) for step in (1, 2, 4)]
-    with tifffile.TiffWriter(path) as writer:
-        writer.write(levels[0], photometric="rgb", tile=(16, 16), subifds=2 if subifds else None)
+    with tifffile.TiffWriter(path, bigtiff=bigtiff, ome=kind == "ome") as writer:
+        writer.write(levels[0], photometric="rgb", tile=(16, 16), subifds=None if kind == "pages" else 2)
         for level in levels[1:]:
             writer.write(level, photometric="rgb", tile=(16, 16), subfiletype=1)
     with closing(PLUGIN.open(path)) as slide:
+        assert slide.levels == tuple(level.shape[:2] for level in levels)
+        for number, level in enumerate(levels):
+            np.testing.assert_array_equal(slide.read((0, 0, *level.shape[:2]), number), level)
+
+
+def test_levels_of_any_factor_count_and_padded_ones_do_not(tmp_path: Path) -> None:
+    path, sizes = tmp_path / "a.tif", ((250, 192), (125, 93), (32, 32), (31, 23))
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(np.zeros((500, 370, 3), np.uint8), photometric="rgb", tile=(16, 16), subifds=len(sizes))
+        for number, size in enumerate(sizes):
+            level = np.full((*size, 3), number, np.uint8)
+            writer.write(level, photometric="rgb", tile=(16, 16), subfiletype=1)
+    with closing(PLUGIN.open(path)) as slide:
+        assert slide.levels == ((500, 370), (125, 93), (31, 23))
+        assert [slide.read((0, 0, 1, 1), level)[0, 0, 0] for level in range(3)] == [0, 1, 3]
+
+
+@pytest.mark.parametrize(("header", "mpp", "power"), [
+    ("|AppMag = 20|MPP = 0.4990", 0.499, 20.0),
+    ("|MPP = 0.2631|AppMag = 40", 0.2631, 40.0),
+    ("|AppMag = 22.6", None, 22.6),
+    ("", None, None),
+    ("|AppMag = none|MPP = 0", None, None),
+])  # fmt: skip
+def test_aperio_slides(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], header: str, mpp: float | None, power: float | None
+) -> None:
+    """Thumbnail, label and macro are no levels, though a thumbnail has the aspect of one."""
+    path = tmp_path / "a.svs"
+    write_svs(path, rgb, (4,), header)
+    with closing(PLUGIN.open(path)) as slide:
+        assert slide.levels == ((50, 37), (12, 9))
         np.testing.assert_array_equal(whole(slide), rgb)
+        np.testing.assert_array_equal(slide.read((0, 0, 12, 9), 1), shrunk(rgb, 4))
+        assert (slide.mpp, slide.power, slide.origin, slide.plane) == (mpp, power, (0, 0), (50, 37))
+
+
+def test_an_objective_is_asked_of_aperio_alone(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    with saved(tmp_path, rgb, photometric="rgb", metadata=None, description="my|AppMag = 20") as slide:
+        assert slide.power is None
+
+
+@pytest.mark.parametrize(("options", "vendor"), [
+    ({"software": "Philips DP v1.0", "description": "<DataObject></DataObject>"}, "Philips"),
+    ({"description": "<scn></scn>"}, "Leica"),
+    ({"software": "ScanOutputManager 1", "extratags": [(700, 1, 9, b"<iScan />", True)]}, "Ventana"),
+    ({"extratags": [(65420, 4, 1, 1, True), (271, 2, 9, b"Hamamatsu", True)]}, "Hamamatsu"),
+])  # fmt: skip
+def test_slides_that_are_more_than_tiff_are_left_to_openslide(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], options: Options, vendor: str
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", rgb, photometric="rgb", metadata=None, **options)
+    with pytest.raises(UnsupportedImageError, match=f"a.tif: a slide of {vendor}"):
+        PLUGIN.open(tmp_path / "a.tif")
+
+
+def test_a_slide_cut_short_is_refused(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    write_svs(tmp_path / "a.svs", rgb, (4,))
+    data = (tmp_path / "a.svs").read_bytes()
+    for cut in range(0, len(data) - 200, 499):
+        refused(tmp_path, data[:cut])
+
+
+def test_a_damaged_tile_spoils_no_other(tmp_path: Path) -> None:
+    rgb = np.full((64, 64, 3), 90, np.uint8)
+    write_svs(tmp_path / "a.svs", rgb, compression="jpeg")
+    with tifffile.TiffFile(tmp_path / "a.svs") as file:
+        start = file.pages.first.dataoffsets[5]
+    data = bytearray((tmp_path / "a.svs").read_bytes())
+    data[start : start + 40] = bytes(40)
+    (tmp_path / "a.svs").write_bytes(data)
+    with closing(PLUGIN.open(tmp_path / "a.svs")) as slide:
+        for _ in range(2):
+            with pytest.raises(UnreadableImageError, match=r"a.svs: holds a tile that begins with"):
+                slide.read((0, 0, 64, 64))
+            assert np.abs(slide.read((32, 0, 64, 64)).astype(int) - 90).max() <= 2
 
 
 def test_a_thumbnail_before_the_picture_is_passed_over(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
@@ -345,11 +432,16 @@ def test_damaged_bytes_are_read_or_refused_in_silence(
 
 @pytest.mark.data
 def test_real_slides_read_as_tifffile_does(data_root: Path) -> None:
-    for name, mpp in (("tcga-v5-a7re-region.tif", 0.2485), ("cmu-1-small-region.svs", 0.499)):
+    for name, mpp in (
+        ("tcga-v5-a7re-region.tif", 0.2485),
+        ("cmu-1-small-region.svs", 0.499),
+        ("tcga-cr-7395-01a-01-ts1.svs", None),
+    ):
         path = data_root / "slides" / name
         with closing(PLUGIN.open(path)) as slide, tifffile.TiffFile(path) as file:
             expected = file.series[0].levels[0].asarray()
             assert slide.shape == expected.shape[:2]
-            assert slide.mpp == pytest.approx(mpp)
+            assert slide.mpp == (mpp and pytest.approx(mpp))
+            assert slide.levels == tuple(level.shape[:2] for level in file.series[0].levels)
             for box in ((0, 0, 300, 300), (1111, 777, 2222, 1999), (slide.shape[0] - 9, 5, *slide.shape)):
                 np.testing.assert_array_equal(slide.read(box), expected[box[0] : box[2], box[1] : box[3]])

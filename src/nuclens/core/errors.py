@@ -8,6 +8,7 @@ NuclensError
 │   └── UnknownPluginError (LookupError)          no plug-in of that name
 ├── DataError                                  3  a file is not what it claims to be
 │   ├── UnreadableImageError
+│   │   └── UnsupportedImageError                 sound, but of a kind that this reader does not know
 │   └── CorruptDatasetError
 ├── EnvironmentFault                           4  the installation lacks something
 │   ├── MissingExtraError (ImportError)
@@ -56,6 +57,10 @@ class DataError(NuclensError):
 
 class UnreadableImageError(DataError):
     """An image cannot be decoded, or is too large to be."""
+
+
+class UnsupportedImageError(UnreadableImageError):
+    """An image is sound but of a kind that this reader does not know; another may."""
 
 
 class CorruptDatasetError(DataError):

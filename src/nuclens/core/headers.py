@@ -15,6 +15,7 @@ _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the frame headers; the three between are other tables
 # In a scan a zero follows each 0xff that is data, and restart marks (0xd0 to 0xd7) belong to it.
 _JPEG_MARK = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_JP2, _JP2_LUMA_CHROMA = b"\0\0\0\x0cjP  \r\n\x87\n", 18
 _JPEG_2000, _JPEG_2000_BOXES = b"\xff\x4f\xff\x51", 4096  # a codestream starts so, within the boxes around it
 _ORIENTATION = 0x0112  # tag of Exif
 
@@ -24,7 +25,7 @@ class Header:
     """What a picture says of itself.
 
     Attributes:
-        format: png, jpeg, webp or bmp.
+        format: png, jpeg, webp, bmp or jpeg2000.
         height: Rows as stored, before any turn.
         width: Columns as stored.
         pixel_um: Width and height of a pixel in micrometres, where stated.
@@ -39,13 +40,13 @@ class Header:
 
 
 def picture_header(data: bytes) -> Header:
-    """Header of a PNG, JPEG, WebP or BMP picture.
+    """Header of a PNG, JPEG, WebP, BMP or JPEG 2000 picture.
 
     Raises:
         UnreadableImageError: It is none of these, ends too early, or has colours that are not red, green and blue.
 
     Source: PNG specification 3rd edition; ITU-T T.81 annex B; JFIF 1.02; WebP container specification;
-    BITMAPINFOHEADER of Windows.
+    BITMAPINFOHEADER of Windows; ITU-T T.800 annexes A and I.
     """
     try:
         if data.startswith(_PNG):
@@ -56,10 +57,12 @@ def picture_header(data: bytes) -> Header:
             return _webp(data)
         if data.startswith(_BMP):
             return _bmp(data)
+        if data.startswith((_JPEG_2000, _JP2)):
+            return _jpeg2000(data)
     except struct.error as error:
         raise UnreadableImageError("ends inside its header; copy it again") from error
     start = "it is empty" if not data else f"it begins with {data[:8]!r}"
-    raise UnreadableImageError(f"{start}; wanted a PNG, JPEG, WebP or BMP picture")
+    raise UnreadableImageError(f"{start}; wanted a PNG, JPEG, WebP, BMP or JPEG 2000 picture")
 
 
 def tile_size(data: bytes) -> tuple[int, int]:
@@ -178,6 +181,40 @@ def _bmp(data: bytes) -> Header:
     if start + abs(height) * ((abs(width) * bits + 31) // 32 * 4) > len(data):
         raise UnreadableImageError(f"ends before the last of the {abs(height)} x {abs(width)} pixels it claims")
     return Header("bmp", abs(height), abs(width), _micrometres(x, y, 1e6))
+
+
+def _jpeg2000(data: bytes) -> Header:
+    boxes = dict(_jp2_boxes(data)) if data.startswith(_JP2) else {b"jp2c": data}
+    boxes |= dict(_jp2_boxes(boxes.get(b"jp2h", b"")))
+    if not boxes.get(b"jp2c", b"").startswith(_JPEG_2000):
+        raise UnreadableImageError("JPEG 2000 without a picture in it")
+    right, bottom, left, top, channels = struct.unpack_from(">4I16xH", boxes[b"jp2c"], 8)
+    if channels > 4:
+        raise UnreadableImageError(f"JPEG 2000 of {channels} channels; wanted grey or RGB, with or without alpha")
+    colour = boxes.get(b"colr", b"")
+    if colour[:1] == b"\1" and struct.unpack_from(">I", colour, 3)[0] == _JP2_LUMA_CHROMA:
+        raise UnreadableImageError("JPEG 2000 in luma and chroma; wanted grey or RGB: save it as RGB")
+    pixel_um = None
+    if resolution := dict(_jp2_boxes(boxes.get(b"res ", b""))).get(b"resc"):
+        above_y, below_y, above_x, below_x, power_y, power_x = struct.unpack(">4H2b", resolution)
+        if above_x and above_y:
+            pixel_um = 1e6 * below_x / above_x / 10.0**power_x, 1e6 * below_y / above_y / 10.0**power_y
+    return Header("jpeg2000", bottom - top, right - left, pixel_um)
+
+
+def _jp2_boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    place = 0
+    while place + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, place)
+        start = place + 8
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", data, start)
+            start += 8
+        end = place + length if length else len(data)
+        if end <= place:
+            return
+        yield name, data[start:end]
+        place = end
 
 
 def _micrometres(x: int, y: int, unit_um: float) -> tuple[float, float] | None:

@@ -37,8 +37,19 @@ def to_rgb8(
     if samples.shape[2] == 1:
         samples = np.repeat(samples, 3, axis=2)
     if samples.shape[2] == 4:
-        samples, notes = _on_white(samples), (*notes, "alpha composited on white")
+        samples, notes = composited(samples), (*notes, "alpha composited on white")
     return samples, notes
+
+
+def composited(
+    rgba: UInt8[np.ndarray, "h w 4"], background: tuple[int, int, int] = (255, 255, 255)
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Pixels with alpha, not premultiplied, laid on a colour."""
+    if rgba.shape[0] == 0 or rgba.shape[1] == 0 or rgba[..., 3].min() == 255:
+        return np.ascontiguousarray(rgba[..., :3])
+    alpha = rgba[..., 3:].astype(np.uint32)
+    behind = np.array(background, np.uint32)
+    return ((rgba[..., :3] * alpha + behind * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def sample_bits(brightest: int) -> int:
@@ -75,8 +86,3 @@ def _to_8bit(
             raise InputError("picture: float samples outside [0, 1]; wanted 8- or 16-bit integers or floats in [0, 1]")
         return np.rint(array * 255).astype(np.uint8), ()
     raise InputError(f"picture: {array.dtype} samples; wanted 8- or 16-bit unsigned integers or floats in [0, 1]")
-
-
-def _on_white(rgba: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 3"]:
-    alpha = rgba[..., 3:].astype(np.uint32)
-    return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from nuclens.core.errors import InputError
+from nuclens.core.levels import level_ratio
 from nuclens.core.slides import Slide
 from nuclens.core.tiling import Box, working_shape
 
@@ -72,24 +73,6 @@ def reflected(start: int, stop: int, size: int) -> Int64[np.ndarray, "n"]:
     period = max(1, 2 * (size - 1))
     place = np.arange(start, stop, dtype=np.int64) % period
     return np.minimum(place, period - place) if size > 1 else np.zeros_like(place)
-
-
-def level_ratio(shape: tuple[int, int], level: tuple[int, int]) -> tuple[float, float]:
-    """Level-0 pixels per pixel of a level, along rows and columns.
-
-    A whole number where one explains both sizes up to their rounding: scanners
-    shrink by whole numbers, and the rest of a division is no shift. Otherwise
-    what the sizes say, which need not agree.
-
-    Args:
-        shape: Height and width of level 0.
-        level: Height and width of the level.
-    """
-    measured = shape[0] / level[0], shape[1] / level[1]
-    whole = round(measured[0] if level[0] >= level[1] else measured[1])  # the longer side knows it better
-    if whole and all(abs(fine / whole - coarse) < 1 for fine, coarse in zip(shape, level, strict=True)):
-        return whole, whole
-    return measured
 
 
 def best_level(slide: Slide, scale: float) -> tuple[int, tuple[float, float]]:

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from nuclens.core.errors import InputError, UnreadableImageError
+from nuclens.core.errors import InputError, UnreadableImageError, UnsupportedImageError
 from nuclens.core.kinds import Kind
 from nuclens.core.pixels import to_rgb8
 from nuclens.core.tiling import Box
@@ -76,13 +76,14 @@ class Reader(Protocol):
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Endings of the files it reads, lower case, with the dot."""
+        """Endings of the files it reads, lower case, with the dot; those it knows best first."""
 
     def open(self, path: Path) -> Slide:
         """Open a file.
 
         Raises:
-            UnreadableImageError: It is absent, damaged, too large or something else; the text begins with its path.
+            UnsupportedImageError: It may be sound, but is of another kind: the next reader is asked.
+            UnreadableImageError: It is absent, damaged or too large. The text of both begins with its path.
         """
 
 
@@ -156,7 +157,7 @@ def array_slide(array: Shaped[np.ndarray, "..."], mpp: float | None = None) -> A
 
 
 def open_image(path: str | Path) -> Slide:
-    """Open a picture or slide with the reader that its suffix picks.
+    """Open a picture or slide with the first reader that its suffix picks and that knows its kind.
 
     Raises:
         UnreadableImageError: There is no such file or no such reader, or the file cannot be read.
@@ -164,18 +165,39 @@ def open_image(path: str | Path) -> Slide:
     path = Path(path)
     if not path.is_file():
         raise UnreadableImageError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; wanted a picture")
-    readers = [READERS.get(name) for name in READERS.names()]
-    for reader in readers:
-        if path.suffix.lower() in reader.suffixes:
-            return reader.open(path)
-    known = " ".join(sorted(suffix for reader in readers for suffix in reader.suffixes))
-    raise UnreadableImageError(f"{path}: no reader for {path.suffix or 'a name without suffix'}; wanted one of {known}")
+    suffix, reasons = path.suffix.lower(), []
+    for name in readers_of(suffix):
+        try:
+            return READERS.get(name).open(path)
+        except UnsupportedImageError as error:
+            reasons.append((name, str(error).removeprefix(f"{path}: ")))
+    if len(reasons) == 1:
+        raise UnreadableImageError(f"{path}: {reasons[0][1]}")
+    if reasons:
+        raise UnreadableImageError(f"{path}: {'; '.join(f'{name}: {reason}' for name, reason in reasons)}")
+    raise UnreadableImageError(
+        f"{path}: no reader for {suffix or 'a name without suffix'}; wanted one of {' '.join(picture_suffixes())}"
+    )
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file of any size."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def readers_of(suffix: str) -> list[str]:
+    """Names of the readers for a suffix, in the order they are asked: those that list it earlier come first."""
+    ranks = [(name, READERS.get(name).suffixes) for name in READERS.names()]
+    return sorted((name for name, known in ranks if suffix in known), key=lambda name: dict(ranks)[name].index(suffix))
+
+
+def picture_suffixes() -> list[str]:
+    """Endings of all files that some reader reads, sorted."""
+    return sorted({suffix for name in READERS.names() for suffix in READERS.get(name).suffixes})
+
+
+def file_digest(path: Path, *parts: Path) -> str:
+    """SHA-256 of a file of any size; of the digests of all, sorted, where a slide lies in several."""
+    digests = []
+    for each in (path, *parts):
+        with each.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digests[0] if not parts else hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
 def need_inside(box: Box, levels: tuple[tuple[int, int], ...], level: int) -> None:
@@ -220,7 +242,7 @@ def reading(path: Path, *damage: type[Exception]) -> Iterator[None]:
     try:
         yield
     except UnreadableImageError as error:
-        raise UnreadableImageError(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
     except OSError as error:
         raise UnreadableImageError(f"{path}: {error.strerror or error}") from error
     except damage as error:

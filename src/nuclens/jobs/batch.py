@@ -15,7 +15,7 @@ from typing import Any
 from nuclens.core.errors import InputError, NuclensError, UnknownPluginError
 from nuclens.core.files import replacing
 from nuclens.core.plan import scale_of
-from nuclens.core.slides import READERS, file_digest, open_image
+from nuclens.core.slides import file_digest, open_image, picture_suffixes
 from nuclens.core.types import Instances, Progress
 from nuclens.jobs.results import DONE, USUAL, Results, all_formats, prepare
 from nuclens.jobs.segment import TILE_PX, Picture, Segmenter, load_model, run
@@ -136,7 +136,7 @@ def _matches(pattern: str | Path) -> list[Path]:
             return [path]
     except OSError as error:
         raise InputError(f"{pattern}: cannot be looked into ({error.strerror}); wanted pictures") from error
-    suffixes = sorted(suffix for name in READERS.names() for suffix in READERS.get(name).suffixes)
+    suffixes = picture_suffixes()
     found = sorted(part for part in listed if part.suffix.lower() in suffixes and part.is_file())
     if not found:
         raise InputError(f"{pattern}: no picture there; wanted files ending in {' '.join(suffixes)}")

@@ -1,4 +1,4 @@
-"""PNG, JPEG, WebP and BMP pictures, decoded whole."""
+"""PNG, JPEG, WebP, BMP and JPEG 2000 pictures, decoded whole."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ _DECODERS = {
     "jpeg": imagecodecs.jpeg8_decode,
     "webp": imagecodecs.webp_decode,
     "bmp": imagecodecs.bmp_decode,
+    "jpeg2000": imagecodecs.jpeg2k_decode,
 }
 
 
@@ -27,7 +28,7 @@ _DECODERS = {
 class ImageReader:
     """Reads a picture into memory, upright as its Exif orientation says; the content decides, not the suffix."""
 
-    suffixes: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+    suffixes: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".jp2", ".j2k")
 
     def open(self, path: Path) -> ArraySlide:
         """Decode a picture of at most one gigapixel.

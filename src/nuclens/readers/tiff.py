@@ -18,8 +18,9 @@ import numpy as np
 import tifffile
 from jaxtyping import Shaped, UInt8
 
-from nuclens.core.errors import UnreadableImageError
+from nuclens.core.errors import UnreadableImageError, UnsupportedImageError
 from nuclens.core.headers import tile_size
+from nuclens.core.levels import same_view
 from nuclens.core.pixels import plausible_mpp, sample_bits, to_rgb8
 from nuclens.core.slides import file_digest, need_decodable, need_inside, reading
 from nuclens.core.tiling import Box
@@ -47,6 +48,9 @@ _PLAIN = (1, 5, 8, 32946, 32773, 34925, 50000, 34926)
 _JPEG = (7, 33007)  # their decoder turns YCbCr into RGB
 _PICTURES = (*_JPEG, 33005, 34712, 50001, 34927)  # and JPEG 2000 and WebP: tiles with a size of their own
 _XML_ENTITIES = re.compile("<!(DOCTYPE|ENTITY)")
+# Vendors of files in which tiles overlap or levels are padded, by what tifffile calls them.
+_SPECIAL = {"is_ndpi": "Hamamatsu", "is_scn": "Leica", "is_bif": "Ventana", "is_philips": "Philips"}
+_APERIO_POWER = re.compile(r"^Aperio(?s:.*)\|\s*AppMag\s*=\s*(\d+(?:\.\d+)?)\s*(?:\||$)")
 _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([\d.]+)")
 _IMAGEJ_UNIT = re.compile(r"^unit=(\S+)$", re.MULTILINE)
 _UNIT_UM = {"m": 1e6, "cm": 1e4, "mm": 1e3, "nm": 1e-3, "inch": 25_400.0} | dict.fromkeys(
@@ -56,13 +60,13 @@ _RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 
 
 class TiffSlide:
-    """The largest picture of a TIFF; `read` decodes only the tiles or strips that the box touches.
+    """The largest picture of a TIFF with its levels; `read` decodes only the tiles or strips that the box touches.
 
     Attributes:
         shape: Height and width of level 0.
         levels: Of each level, finest first.
-        power: Of Aperio metadata.
-        origin: The picture is its own plane.
+        power: From Aperio's metadata.
+        origin: (0, 0): the picture is its own plane.
         plane: `shape`.
         mpp: From OME, Aperio or ImageJ metadata, else from the resolution tags where they are a microscope's.
         digest: SHA-256 of the file.
@@ -76,19 +80,26 @@ class TiffSlide:
             UnreadableImageError: It holds no picture that can be read; the text lacks the path.
         """
         self._path, self._file, self.digest = path, file, digest
-        if _XML_ENTITIES.search(file.pages.first.description):
+        first = file.pages.first
+        if _XML_ENTITIES.search(first.description):
             raise UnreadableImageError("its metadata define XML entities, which no microscope writes; not opened")
+        for mark, vendor in _SPECIAL.items():
+            if getattr(first, mark):
+                raise UnsupportedImageError(f"a slide of {vendor}, whose tiles and levels are more than TIFF tells")
         _need_all_pages(file)
-        series = max(file.series, key=lambda series: series.keyframe.imagelength * series.keyframe.imagewidth)
-        self._level = _Level(series.levels[0])
-        self.shape = self.plane = self._level.shape
-        self.levels, self.origin = (self.shape,), (0, 0)
-        self.power: float | None = None
+        # A macro may be larger than a small scan, and Aperio's scan comes first; others may put a thumbnail first.
+        series = file.series[0] if file.is_svs else max(file.series, key=_pixels)
+        self._levels = [_Level(level) for level in (series, *_coarser(series, file))]
+        self.levels = tuple(level.shape for level in self._levels)
+        self.shape = self.plane = self.levels[0]
+        self.origin = (0, 0)
         # The coarsest level decides for the whole slide, so that all its tiles are scaled alike.
-        self._bits = sample_bits(_Level(series.levels[-1]).brightest()) if series.dtype == np.uint16 else 8
+        self._bits = sample_bits(self._levels[-1].brightest()) if series.dtype == np.uint16 else 8
+        power = _APERIO_POWER.search(series.keyframe.description)
+        self.power = float(power[1]) if power else None
         stated = _pixel_um(series.keyframe)
         self.mpp, mpp_notes = plausible_mpp(*stated) if stated else (None, ())
-        self.notes = (*self._rgb((0, 0, 1, 1))[1], *mpp_notes)
+        self.notes = (*self._rgb((0, 0, 1, 1), 0)[1], *mpp_notes)
 
     def read(self, box: Box, level: int = 0) -> UInt8[np.ndarray, "h w 3"]:
         """Pixels of a box of a level; tiles that the scanner left out are white.
@@ -99,29 +110,30 @@ class TiffSlide:
         """
         need_inside(box, self.levels, level)
         with reading(self._path, *_DAMAGE):
-            return self._rgb(box)[0]
+            return self._rgb(box, level)[0]
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def _rgb(self, box: Box) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[str, ...]]:
-        samples = self._level.read(box)
+    def _rgb(self, box: Box, level: int) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[str, ...]]:
+        samples = self._levels[level].read(box)
         top = (1 << self._bits) - 1
-        return to_rgb8(top - np.minimum(samples, top) if self._level.inverted else samples, self._bits)
+        return to_rgb8(top - np.minimum(samples, top) if self._levels[level].inverted else samples, self._bits)
 
 
 @dataclass(frozen=True, slots=True)
 class TiffReader:
-    """Reads TIFF files of any size, if tiled, and with one picture in grey, RGB or RGBA of 8 or 16 bits."""
+    """Reads TIFF files of any size, if tiled, with one picture in grey, RGB or RGBA of 8 or 16 bits and its levels."""
 
-    suffixes: tuple[str, ...] = (".tif", ".tiff")
+    suffixes: tuple[str, ...] = (".tif", ".tiff", ".svs")
 
     def open(self, path: Path) -> TiffSlide:
         """Open a file; pixels are decoded later.
 
         Raises:
-            UnreadableImageError: It is absent, damaged, cut short, too large to decode or no such picture.
+            UnsupportedImageError: It holds pictures of another kind.
+            UnreadableImageError: It is absent, damaged, cut short or too large to decode.
         """
         with reading(path, *_DAMAGE), ExitStack() as stack:
             # One file is one slide: OME metadata may name others, which are not followed.
@@ -200,21 +212,39 @@ def _need_all_pages(file: tifffile.TiffFile) -> None:
         raise UnreadableImageError("ends before its last page; copy it again")
 
 
+def _pixels(series: Any) -> int:
+    area: int = series.keyframe.imagelength * series.keyframe.imagewidth
+    return area
+
+
+def _coarser(series: Any, file: tifffile.TiffFile) -> list[Any]:
+    """Further levels of a picture, finest first; what has another aspect or other samples is none."""
+    # tifffile knows levels that follow each other by one and the same factor; the others stand beside the picture.
+    beside = [other for other in file.series if other.keyframe.is_reduced and other.keyframe.is_tiled]
+    shape = series.keyframe.imagelength, series.keyframe.imagewidth
+    found: dict[tuple[int, int], Any] = {}
+    for level in (*series.levels[1:], *beside):
+        size = level.keyframe.imagelength, level.keyframe.imagewidth
+        if level.axes == series.axes and level.dtype == series.dtype and same_view(shape, size):
+            found.setdefault(size, level)
+    return [found[size] for size in sorted(found, reverse=True)]
+
+
 def _need_picture(series: Any) -> None:
     key, sizes = series.keyframe, dict(zip(series.axes, series.shape, strict=False))
     if sizes.get("S", sizes.get("C", 1)) not in _CHANNELS.get(series.axes, ()):
-        raise UnreadableImageError(
+        raise UnsupportedImageError(
             f"holds axes {series.axes} of {series.shape}; wanted one picture in grey, RGB or RGBA"
         )
     if key.dtype not in (np.uint8, np.uint16):
-        raise UnreadableImageError(f"holds {key.dtype} samples; wanted 8- or 16-bit unsigned integers")
+        raise UnsupportedImageError(f"holds {key.dtype} samples; wanted 8- or 16-bit unsigned integers")
     if key.compression not in (*_PLAIN, *_PICTURES):
         packing = getattr(key.compression, "name", key.compression)
-        raise UnreadableImageError(f"is packed with {packing}; wanted LZW, deflate, ZSTD, JPEG, JPEG 2000 or WebP")
+        raise UnsupportedImageError(f"is packed with {packing}; wanted LZW, deflate, ZSTD, JPEG, JPEG 2000 or WebP")
     unmixed = key.photometric == _YCBCR and key.compression in _JPEG and key.planarconfig == 1
     if not unmixed and key.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
         colours = getattr(key.photometric, "name", key.photometric)
-        raise UnreadableImageError(f"has {colours} colours; wanted grey or RGB: export it so")
+        raise UnsupportedImageError(f"has {colours} colours; wanted grey or RGB: export it so")
 
 
 def _need_whole(page: Any, segments: int) -> None:

@@ -1,0 +1,257 @@
+"""Slides in scanners' own formats, through the OpenSlide library."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from nuclens.core.errors import UnreadableImageError, UnsupportedImageError
+from nuclens.core.levels import level_ratio, same_view
+from nuclens.core.pixels import composited, plausible_mpp
+from nuclens.core.slides import file_digest, need_decodable, need_inside, reading
+from nuclens.core.tiling import Box
+
+_CELL = 512  # side of the cells in which levels are read whose pixels no level-0 coordinate meets
+_DICOM_HEAD = 1 << 16  # bytes in which a file names its series
+_SERIES = re.compile(rb"\x20\x00\x0e\x00UI(.)\x00([\d.]{1,64})", re.DOTALL)
+_BOUNDS = tuple(f"openslide.bounds-{name}" for name in ("y", "x", "height", "width"))
+
+
+class ScannedSlide:
+    """A slide that OpenSlide reads; where the file has bounds, they are the slide, as in QuPath.
+
+    Attributes:
+        shape: Height and width of level 0.
+        levels: Of each level, finest first.
+        mpp: As the scanner states it, None where that is no light microscope's.
+        power: As the scanner states it.
+        digest: SHA-256 of all files that make up the slide.
+        notes: What its owner may want to know.
+        origin: Upper left corner of the bounds; (0, 0) where there are none.
+        plane: Height and width of the file's own level 0.
+    """
+
+    def __init__(self, path: Path, opened: Callable[[], Any], digest: str) -> None:
+        """Read what the file says of itself.
+
+        Args:
+            path: For errors.
+            opened: Gives a new `openslide.OpenSlide` of it.
+            digest: SHA-256 of its files.
+
+        Raises:
+            UnreadableImageError: What it says makes no sense; the text lacks the path.
+        """
+        self._path, self._opened, self.digest = path, opened, digest
+        self._handle: Any = opened()
+        properties = self._handle.properties
+        sizes = [(height, width) for width, height in self._handle.level_dimensions]
+        self.plane: tuple[int, int] = sizes[0] if sizes else (0, 0)
+        if min(self.plane) < 1:
+            raise UnreadableImageError(f"claims {self.plane[0]} x {self.plane[1]} pixels; wanted at least one")
+        for level in range(len(sizes)):
+            tile = (properties.get(f"openslide.level[{level}].tile-{side}", "1") for side in ("height", "width"))
+            need_decodable(*map(int, tile))
+        self.origin, self.shape = _bounds(properties, self.plane)
+        self._grids = list(_grids(self.plane, sizes, self._handle.level_downsamples))
+        self.levels = (self.shape, *(grid.part(self.shape) for grid in self._grids[1:]))
+        self._background = _colour(properties.get("openslide.background-color", ""))
+        stated = [_number(properties, f"openslide.mpp-{axis}") for axis in "xy"]
+        self.mpp, self.notes = plausible_mpp(*(side or 0 for side in stated))
+        if self.mpp is None and any(side is not None for side in stated):
+            self.notes = (f"the file states {stated[0]} x {stated[1]} µm per pixel, which no light microscope gives",)
+        self.power = _number(properties, "openslide.objective-power") or None
+
+    def read(self, box: Box, level: int = 0) -> UInt8[np.ndarray, "h w 3"]:
+        """Pixels of a box of a level; what the scanner left out has the slide's background colour, or is white.
+
+        Raises:
+            InputError: There is no such level, or the box does not lie inside it.
+            UnreadableImageError: The file is damaged there.
+        """
+        need_inside(box, self.levels, level)
+        canvas = np.empty((box[2] - box[0], box[3] - box[1], 3), np.uint8)
+        with reading(self._path, *_damage()):
+            for part in self._grids[level].parts(box):
+                rows = slice(max(part[0], box[0]) - box[0], part[2] - box[0])
+                columns = slice(max(part[1], box[1]) - box[1], part[3] - box[1])
+                pixels = self._pixels(part, level)
+                canvas[rows, columns] = pixels[max(0, box[0] - part[0]) :, max(0, box[1] - part[1]) :]
+        return canvas
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._handle is not None:
+            self._handle.close()
+        self._handle = None
+
+    def _pixels(self, box: Box, level: int) -> UInt8[np.ndarray, "h w 3"]:
+        row, column = self._grids[level].place(box, self.origin)
+        region = ((column, row), self._grids[level].number, (box[3] - box[1], box[2] - box[0]))
+        handle = self._handle
+        if handle is None:
+            raise UnreadableImageError("is closed")
+        try:
+            picture = handle.read_region(*region)
+        except _damage():
+            # A handle that failed once fails for ever: a new one tells whether it was this region that is damaged.
+            handle = self._opened()
+            picture = handle.read_region(*region)
+            self._handle = handle
+        return composited(np.asarray(picture), self._background)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSlideReader:
+    """Reads slides of Hamamatsu, 3DHistech, Leica, Ventana, Sakura, Zeiss, Aperio, Philips and DICOM slides.
+
+    Of DICOM, any file of the series opens the slide.
+    """
+
+    suffixes: tuple[str, ...] = (
+        *(".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".czi"),
+        *(".tif", ".tiff", ".svs"),
+    )
+
+    def open(self, path: Path) -> ScannedSlide:
+        """Open a slide; pixels are decoded later.
+
+        Raises:
+            UnsupportedImageError: OpenSlide does not know the format.
+            UnreadableImageError: It is absent, damaged or cut short.
+        """
+        import openslide  # here, since plain pictures need not wait for it
+
+        with reading(path, *_damage()), ExitStack() as stack:
+            # OpenSlide says of an absent or forbidden file that it is of no format it knows.
+            path.open("rb").close()
+            try:
+                if openslide.OpenSlide.detect_format(path) is None:
+                    raise UnsupportedImageError("of no format that OpenSlide knows, or cut short")
+            except openslide.OpenSlideUnsupportedFormatError as error:
+                raise UnsupportedImageError(str(error)) from error
+            slide = ScannedSlide(path, lambda: openslide.OpenSlide(path), file_digest(path, *companions(path)))
+            stack.callback(slide.close)
+            slide.read((0, 0, 1, 1), len(slide.levels) - 1)
+            stack.pop_all()
+            return slide
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Pixels of one level on level 0.
+
+    Attributes:
+        number: OpenSlide's of the level.
+        ratio: Level-0 pixels per pixel of it, along rows and columns.
+        downsample: What OpenSlide divides level-0 coordinates by.
+    """
+
+    number: int
+    ratio: tuple[float, float]
+    downsample: float
+
+    def part(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Height and width, on this level, of a part of level 0."""
+        height, width = (max(1, int(side / ratio)) for side, ratio in zip(shape, self.ratio, strict=True))
+        return height, width
+
+    def place(self, box: Box, origin: tuple[int, int]) -> tuple[int, int]:
+        """Row and column of level 0 that OpenSlide wants to hear for a box counted from an origin on level 0."""
+        row, column = (
+            round((start / ratio + first) * self.downsample)
+            for start, first, ratio in zip(origin, box, self.ratio, strict=False)
+        )
+        return row, column
+
+    def parts(self, box: Box) -> Iterator[Box]:
+        """Boxes to read for a box: itself, where every pixel lies on level-0 coordinates.
+
+        Elsewhere OpenSlide interpolates, by a shift that depends on where a
+        region begins, so regions begin at cells. Half a level-0 pixel is the
+        farthest that pixels are moved by.
+        """
+        if self.ratio == (self.downsample, self.downsample) and float(self.downsample).is_integer():
+            yield box
+            return
+        for top in range(box[0] // _CELL * _CELL, box[2], _CELL):
+            for left in range(box[1] // _CELL * _CELL, box[3], _CELL):
+                yield top, left, min(top + _CELL, box[2]), min(left + _CELL, box[3])
+
+
+def companions(path: Path) -> list[Path]:
+    """Further files of a slide that lies in several: 3DHistech's folder, a DICOM series, what a VMS or VMU names."""
+    suffix, folder = path.suffix.lower(), path.parent
+    if suffix == ".mrxs":
+        return sorted(part for part in path.with_suffix("").glob("**/*") if part.is_file())
+    if suffix == ".dcm":
+        others = (part for part in folder.iterdir() if part.suffix.lower() == ".dcm" and part.is_file())
+        series = _series(path)
+        return sorted(part for part in others if part != path and series and _series(part) == series)
+    if suffix in (".vms", ".vmu"):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        named = {Path(line.partition("=")[2].strip()).name for line in lines}
+        return sorted(folder / name for name in named if name and name != path.name and (folder / name).is_file())
+    return []
+
+
+def _series(path: Path) -> bytes | None:
+    with path.open("rb") as file:
+        found = _SERIES.search(file.read(_DICOM_HEAD))
+    return found[2] if found else None
+
+
+def _grids(plane: tuple[int, int], sizes: list[tuple[int, int]], downsamples: tuple[float, ...]) -> Iterator[_Grid]:
+    yield _Grid(0, (1, 1), 1)
+    previous = plane
+    for number, (size, downsample) in enumerate(zip(sizes, downsamples, strict=True)):
+        if number and same_view(plane, size) and size[0] * size[1] < previous[0] * previous[1]:
+            previous = size
+            yield _Grid(number, level_ratio(plane, size), downsample)
+
+
+def _bounds(properties: Any, plane: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """First pixel and shape of the part of the plane that holds the picture."""
+    stated = [properties.get(name) for name in _BOUNDS]
+    if None in stated:
+        return (0, 0), plane
+    try:
+        top, left, height, width = map(int, stated)
+    except ValueError as error:
+        raise UnreadableImageError(f"states bounds {stated}; wanted whole numbers") from error
+    if top < 0 or left < 0 or min(height, width) < 1 or top + height > plane[0] or left + width > plane[1]:
+        raise UnreadableImageError(
+            f"states bounds of {height} x {width} from ({top}, {left}); wanted a part of its {plane[0]} x {plane[1]}"
+        )
+    return (top, left), (height, width)
+
+
+def _number(properties: Any, name: str) -> float | None:
+    try:
+        value = float(properties.get(name, ""))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value >= 0 else None
+
+
+def _colour(text: str) -> tuple[int, int, int]:
+    found = re.fullmatch("#?([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", text.strip())
+    return (int(found[1], 16), int(found[2], 16), int(found[3], 16)) if found else (255, 255, 255)
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    import openslide
+
+    # Its file names and coordinates are C's, whose conversion can fail.
+    return openslide.OpenSlideError, ValueError, ArithmeticError, LookupError
+
+
+PLUGIN = OpenSlideReader()
