@@ -61,6 +61,16 @@ def test_areas_add_up(tissue: TissueMask, row: int, column: int) -> None:
     assert full.area_px() == pytest.approx(height * width)
 
 
+@given(masks(), st.floats(3, 400))
+def test_areas_of_a_grid_are_those_of_its_squares(tissue: TissueMask, side: float) -> None:
+    tissue = replace(tissue, margin=tissue.mask & (np.indices(tissue.mask.shape)[0] % 2 == 0))
+    areas = tissue.areas_px(side)
+    assert areas.sum() == pytest.approx(tissue.area_px())
+    for row, column in np.argwhere(areas >= 0)[:: max(1, areas.size // 5)].tolist():
+        box = (row * side, column * side, (row + 1) * side, (column + 1) * side)
+        assert areas[row, column] == pytest.approx(tissue.area_px(box))
+
+
 def test_everything_holds_and_touches_everything() -> None:
     tissue = everything((300, 1001))
     assert tissue.holds(np.array([[0, 0], [299.9, 1000.9], [301, 1002]])).all()

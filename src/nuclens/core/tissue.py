@@ -94,6 +94,17 @@ class TissueMask:
         """The same in mm²; `mpp` is micrometres per level-0 pixel."""
         return self.area_px(box) * mpp**2 / 1e6
 
+    def areas_px(self, side: float) -> Float64[np.ndarray, "rows columns"]:
+        """The same in every square of a grid over the slide; `side` is that of a square, in level-0 pixels."""
+        counts = (max(1, math.ceil(size / side)) for size in self.shape)
+        rows, columns = (
+            np.stack([self._extents(k * side, (k + 1) * side, axis) for k in range(count)])
+            for axis, count in enumerate(counts)
+        )
+        tissue = self.mask if self.margin is None else self.mask & ~self.margin
+        areas: Float64[np.ndarray, "rows columns"] = rows @ (tissue @ columns.T)
+        return areas
+
     def _places(self, points: Shaped[np.ndarray, "n"], axis: int) -> Int64[np.ndarray, "n"]:
         return np.clip(np.floor(points * self.scale), 0, self.mask.shape[axis] - 1).astype(np.int64)
 
