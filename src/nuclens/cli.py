@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from nuclens import __version__
+from nuclens.commands.check import check
 from nuclens.commands.evaluate import evaluation
 from nuclens.commands.terminal import FLAG, LIST, err, progress
 from nuclens.core.errors import DataError, NuclensError, PartialFailure
@@ -304,6 +305,7 @@ def data_preview(
 
 
 app.command(evaluation)
+app.command(check, usage="Usage: nuclens check FILE... [OPTIONS]")
 
 
 @app.command
