@@ -20,7 +20,7 @@ from nuclens.core.features import Nucleus, features_of, object_type, parse_nucle
 from nuclens.core.files import replacing
 from nuclens.core.json_files import first_keys, load_json, packing
 from nuclens.core.parts import rechunked
-from nuclens.core.qupath import breaches, importable, snapped
+from nuclens.core.qupath import importable, snapped
 from nuclens.core.records import (
     Header,
     closed_rings,
@@ -122,17 +122,6 @@ class GeoJson:
 
 
 PLUGIN = GeoJson()
-
-
-def check(path: Path) -> list[str]:
-    """Every rule of QuPath's importer that a file breaks, with the number of the feature; empty where it will open.
-
-    Raises:
-        DataError: It is no JSON at all.
-    """
-    document, plain = load_json(path)
-    found = breaches(document)
-    return found if plain else ["file: not plain JSON: a byte order mark, or NaN or Infinity without quotes", *found]
 
 
 def _classifications(path: Path, schema: ClassSchema) -> list[dict[str, Any]]:
