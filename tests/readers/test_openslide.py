@@ -375,6 +375,24 @@ def test_what_nobody_reads_is_refused_with_each_reason(tmp_path: Path) -> None:
     assert not isinstance(caught.value, UnsupportedImageError)
 
 
+def test_a_slide_that_openslide_knows_and_cannot_read_says_whose_it_is(tmp_path: Path) -> None:
+    """Ventana's scans in rows that overlap to the left are refused by the library itself."""
+    path, tile = tmp_path / "a.bif", {"photometric": "rgb", "tile": (16, 16), "metadata": None}
+    scan = b'<iScan Magnification="40" ScanRes="0.25"><AOI0 /></iScan>'
+    xml = (
+        b'<EncodeInfo Ver="2"><SlideInfo><ServerDirectory>x</ServerDirectory></SlideInfo><SlideStitchInfo>'
+        b'<ImageInfo AOIScanned="1" AOIIndex="0" NumRows="1" NumCols="2" Width="16" Height="16" Pos-X="0" Pos-Y="0">'
+        b'<TileJointInfo FlagJoined="1" Confidence="99" Direction="LEFT" Tile1="1" Tile2="2" OverlapX="1"/>'
+        b'</ImageInfo></SlideStitchInfo><AoiOrigin><AOI0 OriginX="0" OriginY="0"/></AoiOrigin></EncodeInfo>'
+    )
+    with tifffile.TiffWriter(path) as file:
+        for text, xmp in (("Label Image", scan), ("level=0 mag=40 quality=90", xml)):
+            packed = [(700, 1, len(xmp), xmp, True)]
+            file.write(np.zeros((16, 32, 3), np.uint8), description=text, extratags=packed, **tile)
+    with pytest.raises(UnreadableImageError, match=r"a.bif: a slide of ventana .*LEFT.* export it as OME-TIFF"):
+        open_image(path)
+
+
 def test_openslide_and_tifffile_see_the_same(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
     write_svs(tmp_path / "a.svs", rgb, (4,), compression="jpeg")
     with closing(PLUGIN.open(tmp_path / "a.svs")) as one, closing(TIFF.open(tmp_path / "a.svs")) as other:

@@ -27,7 +27,7 @@ from nuclens.core.rows import no_rows, rows_of
 from nuclens.core.slides import Slide, array_slide, open_image
 from nuclens.core.tiling import Tile, inside, tile_plan, working_shape
 from nuclens.core.types import Frame, Instances, concatenate
-from nuclens.jobs.pictures import Area, Picture, Pixels, level_0, meets
+from nuclens.jobs.pictures import Area, Picture, Pixels
 
 ENGINES: Kind[Any] = Kind("nuclens.engines")
 ENCODINGS: Kind[Any] = Kind("nuclens.encodings")
@@ -71,7 +71,7 @@ class Segmenter:
         """
         card = self.model.card
         mpp = slide.mpp if mpp is None else mpp
-        scale = scale_of(card, mpp, name)
+        scale = scale_of(card, mpp, name, slide.power)
         region, tissue, origin = area.box(slide, mpp, name), area.mask(slide, mpp), area.origin(slide)
         plan = Plan(
             image=slide.digest,
@@ -90,14 +90,13 @@ class Segmenter:
         )
         grid = working_shape(slide.shape, scale)
         tiles = tile_plan(grid, plan.core_px, plan.halo_px, card.stride, margin_px=MARGIN_PX, offset=plan.offset_px)
-        boxes = ((tile, level_0(tile.core, scale)) for tile in tiles)
-        kept = tuple(
-            tile
-            for tile, box in boxes
-            if (region is None or meets(box, region)) and (tissue is None or tissue.touches(box))
-        )
         height, width = slide.plane if area.frame == "file" else slide.shape
-        return Picture(name, slide, plan, Frame(height, width, mpp), kept, tissue, area.strict)
+        picture = Picture(name, slide, plan, Frame(height, width, mpp), (), (), tissue, area.strict)
+        kept: list[Tile] = []
+        skipped: list[Tile] = []
+        for tile in tiles:
+            (kept if picture.may_hold(tile) else skipped).append(tile)
+        return replace(picture, tiles=tuple(kept), skipped=tuple(skipped))
 
     def rows(self, picture: Picture, tile: Tile, rgb: Pixels, raw: RawHeads) -> Instances:
         """Decode one tile into the wanted nuclei that it owns."""
