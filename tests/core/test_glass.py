@@ -87,6 +87,12 @@ def test_steep_light_and_yellow_glass() -> None:
     check(made)
 
 
+def test_glass_of_uneven_tint() -> None:
+    made = two_pieces(slope=0)
+    across = np.linspace(-1, 1, SIZE[1])[None, :, None] * (4, -2, -5)
+    check((np.where(made[1][..., None], made[0], made[0] + across), made[1]))
+
+
 @pytest.mark.parametrize(
     "color", [(40, 70, 170), (70, 110, 200), (30, 130, 80), (40, 150, 160), (215, 35, 45), (28, 28, 32)]
 )

@@ -126,9 +126,8 @@ def _glass(rgb: Pixels, steps: UInt8[np.ndarray, "h w"]) -> tuple[Float32[np.nda
     if scanned.mean() * bare.mean() >= _LEAST_GLASS:
         pixels, grey = pixels[scanned], grey[scanned]
     mode = np.bincount(np.rint(grey).astype(np.int64)).argmax()
-    near = pixels[np.abs(grey - mode) <= 3]
-    level = np.median(near, axis=0).astype(np.float32)
-    color = np.ptp(np.log10(level / near), axis=1)
+    level = np.median(pixels[np.abs(grey - mode) <= 3], axis=0).astype(np.float32)
+    color = np.ptp(np.log10(level / pixels), axis=1)
     spread = 1.48 * np.median(np.abs(color - np.median(color)))  # the standard deviation, were it normal
     return level, float(np.median(color) + 5 * spread)
 

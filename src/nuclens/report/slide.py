@@ -13,7 +13,7 @@ from nuclens import __version__
 from nuclens.core.types import AREA
 from nuclens.report.density import Cells, density_maps
 from nuclens.report.html import Html, join, page, photograph, table, tag
-from nuclens.report.thumbnail import SKIPPED, TISSUE, UNREADABLE, View, marked
+from nuclens.report.thumbnail import READ, SKIPPED, TISSUE, UNREADABLE, View, marked
 
 _LONGEST = 1100  # px of the thumbnail on the page
 _LISTED = 50  # unreadable tiles that are named one by one
@@ -93,7 +93,7 @@ def _warnings(summary: Summary, view: View) -> Html:
     if lost:
         said.insert(0, f"{lost:,} of {len(view.tiles):,} tiles could not be read: nuclei there are missing")
     if not summary.census["nuclei"]:
-        said.append(view.tissue.reason or "no nucleus was found")
+        said.append("no nucleus was found" if view.tissue.mask.any() else view.tissue.reason)
     if not said:
         return Html("")
     return tag("section", tag("h2", "Please note"), tag("ul", *(tag("li", line) for line in said)), class_="warn")
@@ -105,7 +105,7 @@ def _overview(summary: Summary, view: View) -> Html:
     size = [max(1, round(side * scale)) for side in drawn.shape[1::-1]]
     small = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)
     counts = {state: sum(tile.state == state for tile in view.tiles) for state in ("read", "skipped", "unreadable")}
-    key = [_swatch(TISSUE, "edge of the tissue"), tag("span", f"{counts['read']:,} tiles read")]
+    key = [_swatch(TISSUE, "edge of the tissue"), _swatch(READ, f"{counts['read']:,} tiles read")]
     if counts["skipped"]:
         key.append(_swatch(SKIPPED, f"{counts['skipped']:,} without tissue, skipped"))
     if counts["unreadable"]:
