@@ -25,7 +25,7 @@ REASONS = {
     "numpy": "all arrays",
     "opencv-python-headless": "components, blurs, distances, outlines and picture files at full speed",
     "openslide-bin": "the OpenSlide library, which reads scanners' own formats",
-    "openslide-python": "calls it; brings Pillow, 17 MB, and is imported only when such a slide is opened",
+    "openslide-python": "calls it; brings Pillow, 20 MB, and is imported only when such a slide is opened",
     "openvino": "runs the networks: the fastest on CPUs, above all with 8-bit integers",
     "orjson": "writes GeoJSON straight from arrays",
     "pyarrow": "reads and writes GeoParquet, the result file",

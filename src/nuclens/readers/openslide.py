@@ -196,9 +196,15 @@ class _Grid:
 
 
 def companions(path: Path) -> list[Path]:
-    """Further files of a slide that lies in several: 3DHistech's folder, a DICOM series, what a VMS or VMU names."""
+    """Further files of a slide that lies in several: 3DHistech's folder, a DICOM series, what a VMS or VMU names.
+
+    Raises:
+        UnreadableImageError: 3DHistech's folder is not there; the text lacks the path.
+    """
     suffix, folder = path.suffix.lower(), path.parent
     if suffix == ".mrxs":
+        if not (path.with_suffix("") / "Slidedat.ini").is_file():
+            raise UnreadableImageError(f"lacks its folder {path.stem}/ with Slidedat.ini beside it; copy both")
         return sorted(part for part in path.with_suffix("").glob("**/*") if part.is_file())
     if suffix == ".dcm":
         others = (part for part in folder.iterdir() if part.suffix.lower() == ".dcm" and part.is_file())
