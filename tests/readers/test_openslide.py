@@ -306,6 +306,61 @@ class Dicom:
         path.write_bytes(bytes(128) + b"DICM" + one(2, 0, "UL", len(head)) + head + b"".join(parts))
 
 
+class Mirax:
+    """Writes a slide as 3DHistech's scanners do: images on a grid far larger than what was scanned, gaps among them."""
+
+    side: ClassVar[int] = 32
+    fill: ClassVar[tuple[int, int, int]] = (250, 240, 230)
+
+    @classmethod
+    def write(cls, path: Path, images: dict[tuple[int, int], np.ndarray], grid: tuple[int, int]) -> None:
+        """`images` by row and column of the grid; its level 1 has half the resolution, four images to one."""
+        path.write_bytes(b"")
+        folder, name = path.with_suffix(""), "ABCDEF0123456789"
+        folder.mkdir()
+        coarse: dict[tuple[int, int], np.ndarray] = {}
+        for (row, column), image in images.items():
+            whole = coarse.setdefault((row & ~1, column & ~1), np.full((2 * cls.side, 2 * cls.side, 3), 77, np.uint8))
+            top, left = row % 2 * cls.side, column % 2 * cls.side
+            whole[top : top + cls.side, left : left + cls.side] = image
+        levels = [images, {place: shrunk(whole, 2) for place, whole in coarse.items()}]
+        data, index = bytearray(), bytearray(f"01.02{name}".encode())
+        table = len(index) + 8
+        index += struct.pack("<2i", table, 0)
+        pages = table + 4 * len(levels)
+        index += b"".join(struct.pack("<i", pages + 8 * number) for number in range(len(levels)))
+        page = pages + 8 * len(levels)
+        for level in levels:
+            index += struct.pack("<2i", 0, page)
+            page += 8 + 16 * len(level)
+        for level in levels:
+            index += struct.pack("<2i", len(level), 0)
+            for (row, column), image in sorted(level.items()):
+                packed = bytes(imagecodecs.png_encode(np.ascontiguousarray(image)))
+                index += struct.pack("<4i", row * grid[1] + column, len(data), len(packed), 0)
+                data += packed
+        (folder / "Index.dat").write_bytes(index)
+        (folder / "Data0000.dat").write_bytes(data)
+        (folder / "Slidedat.ini").write_text(cls.settings(name, grid))
+
+    @classmethod
+    def settings(cls, name: str, grid: tuple[int, int]) -> str:
+        red, green, blue = cls.fill
+        level = (
+            "[{section}]\nOVERLAP_X=0\nOVERLAP_Y=0\nMICROMETER_PER_PIXEL_X={mpp}\nMICROMETER_PER_PIXEL_Y={mpp}\n"
+            f"IMAGE_FORMAT=PNG\nIMAGE_FILL_COLOR_BGR={blue << 16 | green << 8 | red}\n"
+            f"DIGITIZER_WIDTH={cls.side}\nDIGITIZER_HEIGHT={cls.side}\nIMAGE_CONCAT_FACTOR={{exponent}}\n"
+        )
+        return (
+            f"[GENERAL]\nSLIDE_VERSION=01.02\nSLIDE_ID={name}\nIMAGENUMBER_X={grid[1]}\nIMAGENUMBER_Y={grid[0]}\n"
+            "OBJECTIVE_MAGNIFICATION=20\n[HIERARCHICAL]\nHIER_COUNT=1\nNONHIER_COUNT=0\nINDEXFILE=Index.dat\n"
+            "HIER_0_NAME=Slide zoom level\nHIER_0_COUNT=2\nHIER_0_VAL_0_SECTION=L0\nHIER_0_VAL_1_SECTION=L1\n"
+            "[DATAFILE]\nFILE_COUNT=1\nFILE_0=Data0000.dat\n"
+            + level.format(section="L0", mpp=0.23, exponent=0)
+            + level.format(section="L1", mpp=0.46, exponent=1)
+        )
+
+
 @pytest.fixture
 def rgb() -> UInt8[np.ndarray, "h w 3"]:
     return np.random.default_rng(0).integers(0, 256, (96, 64, 3), np.uint8)
@@ -329,6 +384,44 @@ def test_a_dicom_series_is_one_slide(tmp_path: Path, rgb: UInt8[np.ndarray, "h w
     with closing(open_image(tmp_path / "other.dcm")) as slide:
         assert slide.levels == ((96, 64),)
         assert slide.digest == file_digest(tmp_path / "other.dcm")
+
+
+def test_a_mirax_slide_is_its_bounds(tmp_path: Path) -> None:
+    """3 x 4 images in a grid of 20 x 30, one of them never taken."""
+    random, side, path = np.random.default_rng(0), Mirax.side, tmp_path / "a.mrxs"
+    places = [(row, column) for row in range(3) for column in range(4) if (row, column) != (1, 2)]
+    picture = np.full((3 * side, 4 * side, 3), Mirax.fill, np.uint8)
+    for row, column in places:
+        part = random.integers(0, 256, (side, side, 3), np.uint8)
+        picture[row * side : (row + 1) * side, column * side : (column + 1) * side] = part
+    images = {
+        (row + 6, column + 10): picture[row * side : (row + 1) * side, column * side : (column + 1) * side]
+        for row, column in places
+    }
+    Mirax.write(path, images, (20, 30))
+    with closing(open_image(path)) as slide:
+        assert (slide.shape, slide.origin, slide.plane) == ((96, 128), (192, 320), (640, 960))
+        assert slide.levels == ((96, 128), (48, 64))
+        assert (slide.mpp, slide.power) == (0.23, 20)
+        np.testing.assert_array_equal(slide.read((0, 0, 96, 128)), picture)
+        np.testing.assert_array_equal(slide.read((5, 7, 50, 101)), picture[5:50, 7:101])
+        np.testing.assert_array_equal(slide.read((0, 0, 16, 64), 1), shrunk(picture, 2)[:16])
+        assert slide.digest == file_digest(path, *companions(path))
+        assert len(companions(path)) == 3
+
+
+@pytest.mark.parametrize("absent", ["Slidedat.ini", "Index.dat", "Data0000.dat", ""])
+def test_a_mirax_slide_without_its_folder_says_so(tmp_path: Path, absent: str) -> None:
+    path = tmp_path / "a.mrxs"
+    Mirax.write(path, {(2, 2): np.full((32, 32, 3), 9, np.uint8)}, (4, 6))
+    for part in (tmp_path / "a").iterdir():
+        if absent in ("", part.name):
+            part.unlink()
+    told = (
+        "lacks its folder a/ with" if absent in ("", "Slidedat.ini") else "a slide of mirax that OpenSlide cannot read"
+    )
+    with pytest.raises(UnreadableImageError, match=f"a.mrxs: {told}"):
+        open_image(path)
 
 
 def test_a_slide_in_several_files_is_all_of_them(tmp_path: Path) -> None:
@@ -373,6 +466,25 @@ def test_what_nobody_reads_is_refused_with_each_reason(tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"{path}: tiff: holds float32 samples; wanted")
     assert "; openslide: of no format that OpenSlide knows" in str(caught.value)
     assert not isinstance(caught.value, UnsupportedImageError)
+
+
+def test_a_slide_that_openslide_knows_and_cannot_read_says_whose_it_is(tmp_path: Path) -> None:
+    """Ventana's scans in rows that overlap to the left are refused by the library itself."""
+    path = tmp_path / "a.bif"
+    tile: dict[str, Any] = {"photometric": "rgb", "tile": (16, 16), "metadata": None}
+    scan = b'<iScan Magnification="40" ScanRes="0.25"><AOI0 /></iScan>'
+    xml = (
+        b'<EncodeInfo Ver="2"><SlideInfo><ServerDirectory>x</ServerDirectory></SlideInfo><SlideStitchInfo>'
+        b'<ImageInfo AOIScanned="1" AOIIndex="0" NumRows="1" NumCols="2" Width="16" Height="16" Pos-X="0" Pos-Y="0">'
+        b'<TileJointInfo FlagJoined="1" Confidence="99" Direction="LEFT" Tile1="1" Tile2="2" OverlapX="1"/>'
+        b'</ImageInfo></SlideStitchInfo><AoiOrigin><AOI0 OriginX="0" OriginY="0"/></AoiOrigin></EncodeInfo>'
+    )
+    with tifffile.TiffWriter(path) as file:
+        for text, xmp in (("Label Image", scan), ("level=0 mag=40 quality=90", xml)):
+            packed = [(700, 1, len(xmp), xmp, True)]
+            file.write(np.zeros((16, 32, 3), np.uint8), description=text, extratags=packed, **tile)
+    with pytest.raises(UnreadableImageError, match=r"a.bif: a slide of ventana .*LEFT.* export it as OME-TIFF"):
+        open_image(path)
 
 
 def test_openslide_and_tifffile_see_the_same(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:

@@ -90,7 +90,7 @@ class Segmenter:
         """
         card = self.model.card
         mpp = slide.mpp if mpp is None else mpp
-        scale = scale_of(card, mpp, name)
+        scale = scale_of(card, mpp, name, slide.power)
         plan = Plan(
             image=slide.digest,
             model=self.model.digest,

@@ -78,9 +78,12 @@ class ScannedSlide:
             UnreadableImageError: The file is damaged there.
         """
         need_inside(box, self.levels, level)
-        canvas = np.empty((box[2] - box[0], box[3] - box[1], 3), np.uint8)
         with reading(self._path, *_damage()):
-            for part in self._grids[level].parts(box):
+            parts = list(self._grids[level].parts(box))
+            if parts == [box]:
+                return self._pixels(box, level)
+            canvas = np.empty((box[2] - box[0], box[3] - box[1], 3), np.uint8)
+            for part in parts:
                 rows = slice(max(part[0], box[0]) - box[0], part[2] - box[0])
                 columns = slice(max(part[1], box[1]) - box[1], part[3] - box[1])
                 pixels = self._pixels(part, level)
@@ -134,13 +137,18 @@ class OpenSlideReader:
             # OpenSlide says of an absent or forbidden file that it is of no format it knows.
             path.open("rb").close()
             try:
-                if openslide.OpenSlide.detect_format(path) is None:
-                    raise UnsupportedImageError("of no format that OpenSlide knows, or cut short")
+                vendor = openslide.OpenSlide.detect_format(path)
+                slide = ScannedSlide(path, lambda: openslide.OpenSlide(path), file_digest(path, *companions(path)))
+                stack.callback(slide.close)
+                slide.read((0, 0, 1, 1), len(slide.levels) - 1)
             except openslide.OpenSlideUnsupportedFormatError as error:
-                raise UnsupportedImageError(str(error)) from error
-            slide = ScannedSlide(path, lambda: openslide.OpenSlide(path), file_digest(path, *companions(path)))
-            stack.callback(slide.close)
-            slide.read((0, 0, 1, 1), len(slide.levels) - 1)
+                raise UnsupportedImageError("of no format that OpenSlide knows, or cut short") from error
+            except openslide.OpenSlideError as error:
+                reason = " ".join(str(error).split())
+                raise UnreadableImageError(
+                    f"a slide of {vendor} that OpenSlide cannot read ({reason:.120}); "
+                    f"copy it again, or export it as OME-TIFF"
+                ) from error
             stack.pop_all()
             return slide
 
@@ -188,9 +196,15 @@ class _Grid:
 
 
 def companions(path: Path) -> list[Path]:
-    """Further files of a slide that lies in several: 3DHistech's folder, a DICOM series, what a VMS or VMU names."""
+    """Further files of a slide that lies in several: 3DHistech's folder, a DICOM series, what a VMS or VMU names.
+
+    Raises:
+        UnreadableImageError: 3DHistech's folder is not there; the text lacks the path.
+    """
     suffix, folder = path.suffix.lower(), path.parent
     if suffix == ".mrxs":
+        if not (path.with_suffix("") / "Slidedat.ini").is_file():
+            raise UnreadableImageError(f"lacks its folder {path.stem}/ with Slidedat.ini beside it; copy both")
         return sorted(part for part in path.with_suffix("").glob("**/*") if part.is_file())
     if suffix == ".dcm":
         others = (part for part in folder.iterdir() if part.suffix.lower() == ".dcm" and part.is_file())
