@@ -39,7 +39,7 @@ def module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> A
     return request.param
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 54), max_size=9))
 def test_the_bytes_depend_on_the_nuclei_alone(module: Any, tmp_path: Path, cuts: list[int]) -> None:
     whole, path = broken(MIXED), tmp_path / f"a{module.PLUGIN.suffix}"
