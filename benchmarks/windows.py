@@ -221,7 +221,7 @@ def write(nuclei: int, costs: dict[str, tuple[float, float, float]], found: list
     lines += [
         "",
         "The least thinkable is nuclei ÷ group size, rounded up, and no file reaches it: a window as large as a group",
-        "lies on four of them in the mean, whatever their order and size. Sorting inside tiles gains nothing.",
+        "lies on four of them in the mean, whatever their order and size.",
         "",
         "## Writing",
         "",

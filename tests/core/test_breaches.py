@@ -154,7 +154,7 @@ def test_breach_is_found_and_placed(rule: str, fault: str, broken: Any) -> None:
     assert breach.stops == ((rule, fault, broken) in STOPS)
     line = str(breach)
     assert "\n" not in line
-    assert line.endswith(f"; {RULES[rule].remedy} [{rule}]")
+    assert line.endswith(f"; {RULES[rule].remedy} [{rule}{'' if breach.stops else ', doubtful'}]")
 
 
 def test_every_rule_has_its_example() -> None:

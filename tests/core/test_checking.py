@@ -93,6 +93,6 @@ def test_a_verdict_shows_a_few_of_each_rule_and_counts_the_others(tmp_path: Path
     assert (found.broken, found.doubtful) == (7, 5)
     texts = [line.removeprefix(f"{tmp_path}/") for _, line in found.lines]
     assert texts[0] == "a.geojson: feature 0: name is null; leave it out [null]"
-    assert texts[5:7] == ["a.geojson: 3 more [null]", "a.geojson: 3 more [ignored]"]
+    assert texts[5:7] == ["a.geojson: 3 more [null]", "a.geojson: 3 more [ignored, doubtful]"]
     assert texts[7].startswith("b.geojson: no JSON that can be read")
     assert [stops for stops, _ in found.lines] == [True, False, True, False, True, True, False, True]

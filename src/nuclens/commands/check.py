@@ -15,8 +15,8 @@ def check(files: Annotated[list[Path], Parameter(name="FILE", negative=())], /, 
     """Say which objects of GeoJSON files break which rule of QuPath's importer.
 
     One line for each: file, object counted from 0, id, what is wrong, what to
-    do, and the rule. Yellow ones QuPath imports all the same. Ends with code 3
-    if there are others.
+    do, and the rule. Doubtful ones QuPath imports all the same. Ends with code
+    3 if there are others.
 
     Args:
         files: GeoJSON of any program: .geojson, .json, these with .gz, .zip.

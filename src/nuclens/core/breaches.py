@@ -57,10 +57,15 @@ class Breach:
         """Whether it keeps QuPath from importing what was meant."""
         return RULES[self.rule].stops
 
+    @property
+    def label(self) -> str:
+        """The rule in brackets, and whether it only gives doubts."""
+        return f"[{self.rule}]" if self.stops else f"[{self.rule}, doubtful]"
+
     def __str__(self) -> str:
         """One line: where, what, and what to do."""
-        known = f" (id {self.id!r})" if self.id else ""
-        return f"{self.place}{known}: {self.said}; {RULES[self.rule].remedy} [{self.rule}]"
+        known = f" (id {_shown(self.id)})" if self.id else ""
+        return f"{self.place}{known}: {self.said}; {RULES[self.rule].remedy} {self.label}"
 
 
 RULES: dict[str, Rule] = {
@@ -151,7 +156,7 @@ def _feature(feature: Any) -> Iterator[Fault]:
         yield "feature", "not a Feature"
         return
     if "id" in feature and not _is_uuid(feature["id"]):
-        yield ("null", "id is null") if feature["id"] is None else ("id", f"id {feature['id']!r} is no UUID")
+        yield ("null", "id is null") if feature["id"] is None else ("id", f"id {_shown(feature['id'])} is no UUID")
     for key in ("geometry", "nucleusGeometry"):
         if feature.get(key) is None and (key in feature or key == "geometry"):
             yield ("null" if key in feature else "geometry"), f"{key} is {'null' if key in feature else 'missing'}"
@@ -179,10 +184,10 @@ def _properties(properties: dict[str, Any]) -> Iterator[Fault]:
         if key in properties and properties[key] is None:
             yield "null", f"{key} is null"
     if not isinstance(properties.get("name") or "", str):
-        yield "name", f"name {properties['name']!r} is no text"
+        yield "name", f"name {_shown(properties['name'])} is no text"
     color = properties.get("color")
     if color is not None and not (_is_color(color) or type(color) is int):
-        yield "color", f"color {color!r}"
+        yield "color", f"color {_shown(color)}"
     for key, kind, what in (
         ("isLocked", bool, "boolean"),
         ("metadata", dict, "object"),

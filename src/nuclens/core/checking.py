@@ -69,18 +69,18 @@ def verdict(paths: Iterable[Path], most: int) -> Verdict:
     lines: list[tuple[bool, str]] = []
     totals: Counter[bool] = Counter()
     for path in paths:
-        counts: Counter[tuple[bool, str]] = Counter()
+        counts: Counter[tuple[bool, str]] = Counter()  # by whether it stops, and label
         try:
             for breach in check(path):
-                kind = (breach.stops, breach.rule)
+                kind = (breach.stops, breach.label)
                 counts[kind] += 1
                 if counts[kind] <= most:
                     lines.append((breach.stops, f"{path}: {breach}"))
         except DataError as error:
             lines.append((True, str(error)))
             totals[True] += 1
-        for (stops, rule), count in counts.items():
+        for (stops, label), count in counts.items():
             totals[stops] += count
             if count > most:
-                lines.append((stops, f"{path}: {count - most:,} more [{rule}]"))
+                lines.append((stops, f"{path}: {count - most:,} more {label}"))
     return Verdict(lines, totals[True], totals[False])

@@ -12,6 +12,12 @@ from nuclens.core.files import replacing
 from nuclens.core.maps import painted
 from nuclens.core.types import Instances
 
+# What cannot be told from a picture, in the words of formats: all there is.
+LOST = (
+    "outlines", "subpixels", "overlaps", "ids", "anchors", "types", "schema", "colors", "leaves", "scores",
+    "probabilities", "measurements", "metadata", "frame",
+)  # fmt: skip
+
 
 def save_filled(path: Path, instances: Instances, values: UInt8[np.ndarray, "n *channels"]) -> None:
     """Write a PNG of the frame: nuclei filled with their values, black around; of overlapping ones the first shows.

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from nuclens.core.pictures import save_filled
+from nuclens.core.pictures import LOST, save_filled
 from nuclens.core.types import Instances
 
 
@@ -20,6 +20,7 @@ class Colour:
     """
 
     suffix: ClassVar[str] = "colour.png"
+    lost: ClassVar[tuple[str, ...]] = LOST
 
     def write(self, path: Path, instances: Instances) -> None:
         """Draw all outlines.

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from nuclens.core.pictures import save_filled
+from nuclens.core.pictures import LOST, save_filled
 from nuclens.core.types import Instances
 
 _WHITE = 255
@@ -19,6 +19,7 @@ class Mask:
     """Pixels of the frame, 255 in nuclei and 0 around; nuclei that touch are one, so that it is not read back."""
 
     suffix: ClassVar[str] = "mask.png"
+    lost: ClassVar[tuple[str, ...]] = LOST
 
     def write(self, path: Path, instances: Instances) -> None:
         """Draw all outlines.

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from nuclens.core.pictures import save_filled
+from nuclens.core.pictures import LOST, save_filled
 from nuclens.core.types import Instances
 
 _WHITE = 255
@@ -23,6 +23,7 @@ class Probability:
     """
 
     suffix: ClassVar[str] = "probability.png"
+    lost: ClassVar[tuple[str, ...]] = LOST
 
     def write(self, path: Path, instances: Instances) -> None:
         """Draw all outlines.

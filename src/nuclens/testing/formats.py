@@ -35,9 +35,10 @@ _CENTROID = 0.01  # px, by which a centroid made from a written outline may diff
 class WriterContract:
     """The promises of a format that only writes.
 
-    A format has a `suffix` and offers `write(path, instances)`; one that files
-    can be written in bit by bit also `write_parts(path, parts)`. All arrays it
-    is given are read-only.
+    A format has a `suffix`, names in `lost` what a file cannot carry (keys of
+    `LOSSES`), and offers `write(path, instances)`; one that files can be
+    written in bit by bit also `write_parts(path, parts)`. All arrays it is
+    given are read-only.
 
     Attributes:
         name: Of the plug-in under test.
@@ -46,12 +47,12 @@ class WriterContract:
     name: ClassVar[str]
 
     def test_says_what_it_is(self) -> None:
-        """The suffix is a file's ending; of what is read back, what is lost has a known name."""
+        """The suffix is a file's ending, and what is lost has a known name; where nothing is read, all is."""
         plugin = FORMATS.get(self.name)
         assert plugin.suffix
         assert plugin.suffix == plugin.suffix.lower().strip()
-        assert hasattr(plugin, "read") == hasattr(plugin, "lost")
-        assert set(getattr(plugin, "lost", ())) <= set(LOSSES)
+        assert set(plugin.lost) <= set(LOSSES)
+        assert hasattr(plugin, "read") == (set(plugin.lost) < set(LOSSES))
 
     def test_same_nuclei_same_bytes(self, tmp_path: Path) -> None:
         """Neither time nor place shows in a file."""
@@ -135,14 +136,12 @@ class WriterContract:
 class FormatContract(WriterContract):
     """The promises of a format that is read, too.
 
-    It names in `lost` what a file cannot carry (keys of `LOSSES`), and offers
-    `read(path)`.
-
-    It may have `endings` that files of other programs have, and then, where
-    other formats have them too, `claims(path)`, which looks at the first bytes.
-    One of label maps offers `predict(path)`, its pixels as a `Prediction`; one
-    of many images offers `images(path)`, what makes the `Prediction` of each
-    by name, and has `placed` set where these names are but places.
+    It offers `read(path)`, and may have `endings` that files of other programs
+    have, and then, where other formats have them too, `claims(path)`, which
+    looks at the first bytes. One of label maps offers `predict(path)`, its
+    pixels as a `Prediction`; one of many images offers `images(path)`, what
+    makes the `Prediction` of each by name, and has `placed` set where these
+    names are but places.
     """
 
     @pytest.mark.parametrize("case", ["empty", "one", "many", "foreign", "pixels only", "untyped", "unknown"])
