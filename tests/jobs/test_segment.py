@@ -294,10 +294,10 @@ class Fragile:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.slide, name)
 
-    def read(self, box: Box) -> UInt8[np.ndarray, "h w 3"]:
+    def read(self, box: Box, level: int = 0) -> UInt8[np.ndarray, "h w 3"]:
         if box[2] > self.row:
             raise self.error
-        pixels: UInt8[np.ndarray, "h w 3"] = self.slide.read(box)
+        pixels: UInt8[np.ndarray, "h w 3"] = self.slide.read(box, level)
         return pixels
 
     def close(self) -> None:
