@@ -126,9 +126,7 @@ def test_tissue_is_found_where_it_lies() -> None:
     assert tissue.area_mm2(1.0) == pytest.approx(0.15, rel=0.05)  # without it
 
 
-def test_an_overview_in_blocks_is_the_overview(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overview_is_the_whole_slide() -> None:
     slide = array_slide(np.random.default_rng(2).integers(0, 256, (301, 517, 3), np.uint8))
-    whole = overview(slide, 0.1)
-    monkeypatch.setattr("nuclens.core.tissue._BLOCK", 70)
-    assert np.array_equal(overview(slide, 0.1), whole)
-    assert whole.shape == (31, 52, 3)
+    assert overview(slide, 0.1).shape == (31, 52, 3)
+    assert np.array_equal(overview(slide, 1.0), slide.rgb)

@@ -157,11 +157,9 @@ def _sizes(census: dict[str, Any]) -> Html:
     for name, bars in sorted(counts.items(), key=lambda pair: -pair[1].sum()):
         kind = census["types"][name]
         found = kind["measurements"][sizes["measurement"]]
-        caption = tag(
-            "figcaption", tag("b", name), f": median {_digits(found['median'])} {unit}, half in {_middle(found)}"
-        )
+        caption = tag("figcaption", tag("b", name), f": median {_digits(found['median'])} {unit} ({_middle(found)})")
         charts.append(tag("figure", caption, _histogram(bars, shown, sizes["width"], found["median"], kind["color"])))
-    said = f"Areas of nuclei in {unit}, bars of {sizes['width']:g} {unit}; the line is the median."
+    said = f"Areas of nuclei in {unit}, bars of {sizes['width']:g} {unit}; the line is the median, half lie within ( )."
     return tag("section", tag("h2", "Sizes"), tag("p", said, class_="soft"), tag("div", *charts, class_="maps"))
 
 

@@ -75,9 +75,10 @@ def marked(view: View) -> Pixels:
     pale = cv2.addWeighted(view.rgb, 1 - _PALE, np.full_like(view.rgb, 255), _PALE, 0)
     canvas: Pixels = np.where(mask[..., None], view.rgb, pale)
     _draw_tiles(canvas, view)
-    edges, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    for color, thickness in (((255, 255, 255), 4), (TISSUE, 2)):
-        cv2.drawContours(canvas, edges, -1, color, thickness, cv2.LINE_AA)
+    # Bands of a mask take the same time whatever its outline; ten thousand crumbs drawn as contours take seconds.
+    for color, half in (((255, 255, 255), 5), (TISSUE, 3)):
+        band = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((half, half), np.uint8))
+        canvas[band > 0] = color
     return canvas
 
 
