@@ -7,7 +7,7 @@ ratios that are no whole numbers, is tested with the stand-in.
 
 from __future__ import annotations
 
-import struct
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import imagecodecs
@@ -31,7 +31,7 @@ from nuclens.core.slides import file_digest, open_image, readers_of
 from nuclens.readers.openslide import PLUGIN, ScannedSlide, companions
 from nuclens.readers.tiff import PLUGIN as TIFF
 from nuclens.testing.readers import ReaderContract
-from nuclens.testing.slides import shrunk, write_svs
+from nuclens.testing.slides import MIRAX_FILL, MIRAX_SIDE, shrunk, write_dicom, write_mrxs, write_svs
 
 
 class TestAperio(ReaderContract):
@@ -260,107 +260,6 @@ def test_a_size_or_tile_that_no_memory_holds_is_refused() -> None:
         Library([np.zeros((0, 5, 4), np.uint8)]).slide()
 
 
-class Dicom:
-    """Writes one level of a slide in the words of DICOM, uncompressed, explicit lengths, little end first."""
-
-    image: ClassVar[str] = "1.2.840.10008.5.1.4.1.1.77.1.6"
-    plain: ClassVar[str] = "1.2.840.10008.1.2.1"
-
-    @staticmethod
-    def element(group: int, number: int, kind: str, value: Any) -> bytes:
-        if isinstance(value, str):
-            value = value.encode() + (b"\0" if kind == "UI" else b" ") * (len(value) % 2)
-        elif isinstance(value, int | float):
-            value = struct.pack({"US": "<H", "UL": "<I", "FL": "<f"}[kind], value)
-        length = struct.pack("<HI", 0, len(value)) if kind in ("OB", "OW", "SQ") else struct.pack("<H", len(value))
-        return struct.pack("<HH", group, number) + kind.encode() + length + bytes(value)
-
-    @classmethod
-    def sequence(cls, group: int, number: int, item: bytes) -> bytes:
-        body = struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item
-        return cls.element(group, number, "SQ", body)
-
-    @classmethod
-    def write(cls, path: Path, rgb: UInt8[np.ndarray, "h w 3"], series: str, number: int, mpp: float) -> None:
-        height, width = rgb.shape[:2]
-        side, name = 16, f"{series}.{number}"
-        rows, columns = -(-height // side), -(-width // side)
-        padded = np.pad(rgb, ((0, rows * side - height), (0, columns * side - width), (0, 0)))
-        tiles = padded.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
-        one = cls.element
-        head = one(2, 1, "OB", b"\0\1") + one(2, 2, "UI", cls.image) + one(2, 3, "UI", name)
-        head += one(2, 0x10, "UI", cls.plain) + one(2, 0x12, "UI", "1.2.3")
-        kind = "ORIGINAL\\PRIMARY\\VOLUME\\" + ("NONE" if number == 1 else "RESAMPLED")
-        spacing = one(0x28, 0x30, "DS", f"{mpp / 1000:.6f}\\{mpp / 1000:.6f}")
-        parts = [
-            one(8, 8, "CS", kind), one(8, 0x16, "UI", cls.image), one(8, 0x18, "UI", name), one(8, 0x60, "CS", "SM"),
-            one(0x20, 0xD, "UI", "1.2.9"), one(0x20, 0xE, "UI", series), one(0x20, 0x13, "IS", str(number)),
-            one(0x20, 0x9311, "CS", "TILED_FULL"), one(0x28, 2, "US", 3), one(0x28, 4, "CS", "RGB"),
-            one(0x28, 6, "US", 0), one(0x28, 8, "IS", str(rows * columns)), one(0x28, 0x10, "US", side),
-            one(0x28, 0x11, "US", side), one(0x28, 0x100, "US", 8), one(0x28, 0x101, "US", 8),
-            one(0x28, 0x102, "US", 7), one(0x28, 0x103, "US", 0), one(0x48, 6, "UL", width),
-            one(0x48, 7, "UL", height), cls.sequence(0x48, 0x105, one(0x48, 0x112, "DS", "40")),
-            one(0x48, 0x303, "UL", 1), cls.sequence(0x5200, 0x9229, cls.sequence(0x28, 0x9110, spacing)),
-            one(0x7FE0, 0x10, "OB", np.ascontiguousarray(tiles).tobytes()),
-        ]  # fmt: skip
-        path.write_bytes(bytes(128) + b"DICM" + one(2, 0, "UL", len(head)) + head + b"".join(parts))
-
-
-class Mirax:
-    """Writes a slide as 3DHistech's scanners do: images on a grid far larger than what was scanned, gaps among them."""
-
-    side: ClassVar[int] = 32
-    fill: ClassVar[tuple[int, int, int]] = (250, 240, 230)
-
-    @classmethod
-    def write(cls, path: Path, images: dict[tuple[int, int], np.ndarray], grid: tuple[int, int]) -> None:
-        """`images` by row and column of the grid; its level 1 has half the resolution, four images to one."""
-        path.write_bytes(b"")
-        folder, name = path.with_suffix(""), "ABCDEF0123456789"
-        folder.mkdir()
-        coarse: dict[tuple[int, int], np.ndarray] = {}
-        for (row, column), image in images.items():
-            whole = coarse.setdefault((row & ~1, column & ~1), np.full((2 * cls.side, 2 * cls.side, 3), 77, np.uint8))
-            top, left = row % 2 * cls.side, column % 2 * cls.side
-            whole[top : top + cls.side, left : left + cls.side] = image
-        levels = [images, {place: shrunk(whole, 2) for place, whole in coarse.items()}]
-        data, index = bytearray(), bytearray(f"01.02{name}".encode())
-        table = len(index) + 8
-        index += struct.pack("<2i", table, 0)
-        pages = table + 4 * len(levels)
-        index += b"".join(struct.pack("<i", pages + 8 * number) for number in range(len(levels)))
-        page = pages + 8 * len(levels)
-        for level in levels:
-            index += struct.pack("<2i", 0, page)
-            page += 8 + 16 * len(level)
-        for level in levels:
-            index += struct.pack("<2i", len(level), 0)
-            for (row, column), image in sorted(level.items()):
-                packed = bytes(imagecodecs.png_encode(np.ascontiguousarray(image)))
-                index += struct.pack("<4i", row * grid[1] + column, len(data), len(packed), 0)
-                data += packed
-        (folder / "Index.dat").write_bytes(index)
-        (folder / "Data0000.dat").write_bytes(data)
-        (folder / "Slidedat.ini").write_text(cls.settings(name, grid))
-
-    @classmethod
-    def settings(cls, name: str, grid: tuple[int, int]) -> str:
-        red, green, blue = cls.fill
-        level = (
-            "[{section}]\nOVERLAP_X=0\nOVERLAP_Y=0\nMICROMETER_PER_PIXEL_X={mpp}\nMICROMETER_PER_PIXEL_Y={mpp}\n"
-            f"IMAGE_FORMAT=PNG\nIMAGE_FILL_COLOR_BGR={blue << 16 | green << 8 | red}\n"
-            f"DIGITIZER_WIDTH={cls.side}\nDIGITIZER_HEIGHT={cls.side}\nIMAGE_CONCAT_FACTOR={{exponent}}\n"
-        )
-        return (
-            f"[GENERAL]\nSLIDE_VERSION=01.02\nSLIDE_ID={name}\nIMAGENUMBER_X={grid[1]}\nIMAGENUMBER_Y={grid[0]}\n"
-            "OBJECTIVE_MAGNIFICATION=20\n[HIERARCHICAL]\nHIER_COUNT=1\nNONHIER_COUNT=0\nINDEXFILE=Index.dat\n"
-            "HIER_0_NAME=Slide zoom level\nHIER_0_COUNT=2\nHIER_0_VAL_0_SECTION=L0\nHIER_0_VAL_1_SECTION=L1\n"
-            "[DATAFILE]\nFILE_COUNT=1\nFILE_0=Data0000.dat\n"
-            + level.format(section="L0", mpp=0.23, exponent=0)
-            + level.format(section="L1", mpp=0.46, exponent=1)
-        )
-
-
 @pytest.fixture
 def rgb() -> UInt8[np.ndarray, "h w 3"]:
     return np.random.default_rng(0).integers(0, 256, (96, 64, 3), np.uint8)
@@ -368,9 +267,9 @@ def rgb() -> UInt8[np.ndarray, "h w 3"]:
 
 def test_a_dicom_series_is_one_slide(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
     """Levels lie in files of their own; any of them opens all, and another series in the folder is another slide."""
-    Dicom.write(tmp_path / "one.dcm", rgb, "1.2.3.4", 1, 0.25)
-    Dicom.write(tmp_path / "two.dcm", shrunk(rgb, 4), "1.2.3.4", 2, 1.0)
-    Dicom.write(tmp_path / "other.dcm", rgb, "1.2.3.5", 1, 0.5)
+    write_dicom(tmp_path / "one.dcm", rgb, series="1.2.3.4", number=1, mpp=0.25)
+    write_dicom(tmp_path / "two.dcm", shrunk(rgb, 4), series="1.2.3.4", number=2, mpp=1.0)
+    write_dicom(tmp_path / "other.dcm", rgb, series="1.2.3.5", number=1, mpp=0.5)
     digests = set()
     for name in ("one.dcm", "two.dcm"):
         with closing(open_image(tmp_path / name)) as slide:
@@ -388,9 +287,9 @@ def test_a_dicom_series_is_one_slide(tmp_path: Path, rgb: UInt8[np.ndarray, "h w
 
 def test_a_mirax_slide_is_its_bounds(tmp_path: Path) -> None:
     """3 x 4 images in a grid of 20 x 30, one of them never taken."""
-    random, side, path = np.random.default_rng(0), Mirax.side, tmp_path / "a.mrxs"
+    random, side, path = np.random.default_rng(0), MIRAX_SIDE, tmp_path / "a.mrxs"
     places = [(row, column) for row in range(3) for column in range(4) if (row, column) != (1, 2)]
-    picture = np.full((3 * side, 4 * side, 3), Mirax.fill, np.uint8)
+    picture = np.full((3 * side, 4 * side, 3), MIRAX_FILL, np.uint8)
     for row, column in places:
         part = random.integers(0, 256, (side, side, 3), np.uint8)
         picture[row * side : (row + 1) * side, column * side : (column + 1) * side] = part
@@ -398,7 +297,7 @@ def test_a_mirax_slide_is_its_bounds(tmp_path: Path) -> None:
         (row + 6, column + 10): picture[row * side : (row + 1) * side, column * side : (column + 1) * side]
         for row, column in places
     }
-    Mirax.write(path, images, (20, 30))
+    write_mrxs(path, images, (20, 30))
     with closing(open_image(path)) as slide:
         assert (slide.shape, slide.origin, slide.plane) == ((96, 128), (192, 320), (640, 960))
         assert slide.levels == ((96, 128), (48, 64))
@@ -413,7 +312,7 @@ def test_a_mirax_slide_is_its_bounds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("absent", ["Slidedat.ini", "Index.dat", "Data0000.dat", ""])
 def test_a_mirax_slide_without_its_folder_says_so(tmp_path: Path, absent: str) -> None:
     path = tmp_path / "a.mrxs"
-    Mirax.write(path, {(2, 2): np.full((32, 32, 3), 9, np.uint8)}, (4, 6))
+    write_mrxs(path, {(2, 2): np.full((32, 32, 3), 9, np.uint8)}, (4, 6))
     for part in (tmp_path / "a").iterdir():
         if absent in ("", part.name):
             part.unlink()
@@ -421,6 +320,17 @@ def test_a_mirax_slide_without_its_folder_says_so(tmp_path: Path, absent: str) -
         "lacks its folder a/ with" if absent in ("", "Slidedat.ini") else "a slide of mirax that OpenSlide cannot read"
     )
     with pytest.raises(UnreadableImageError, match=f"a.mrxs: {told}"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("claim", ["IMAGENUMBER_X=2000000000", "IMAGENUMBER_Y = 5001", "DIGITIZER_WIDTH=99999"])
+def test_a_mirax_slide_cannot_ask_for_all_memory(tmp_path: Path, claim: str) -> None:
+    path = tmp_path / "a.mrxs"
+    write_mrxs(path, {(2, 2): np.full((32, 32, 3), 9, np.uint8)}, (4, 6))
+    settings = tmp_path / "a" / "Slidedat.ini"
+    name = claim.partition("=")[0].strip()
+    settings.write_text(re.sub(rf"^{name}=.*$", claim, settings.read_text(), flags=re.MULTILINE))
+    with pytest.raises(UnreadableImageError, match=r"a.mrxs: claims (imagenumber|digitizer) of \d+; wanted at most"):
         open_image(path)
 
 

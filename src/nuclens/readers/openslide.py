@@ -22,6 +22,8 @@ from nuclens.core.tiling import Box
 _CELL = 512  # side of the cells in which levels are read whose pixels no level-0 coordinate meets
 _DICOM_HEAD = 1 << 16  # bytes in which a file names its series
 _SERIES = re.compile(rb"\x20\x00\x0e\x00UI(.)\x00([\d.]{1,64})", re.DOTALL)
+_MIRAX_SIZES = re.compile(r"^\s*(IMAGENUMBER|DIGITIZER)_(?:X|Y|WIDTH|HEIGHT)\s*=\s*(\d+)", re.MULTILINE)
+_MIRAX_MOST = {"IMAGENUMBER": 5000, "DIGITIZER": 10_000}  # far more images than glass holds, an image of 100 megapixels
 _BOUNDS = tuple(f"openslide.bounds-{name}" for name in ("y", "x", "height", "width"))
 
 
@@ -199,12 +201,11 @@ def companions(path: Path) -> list[Path]:
     """Further files of a slide that lies in several: 3DHistech's folder, a DICOM series, what a VMS or VMU names.
 
     Raises:
-        UnreadableImageError: 3DHistech's folder is not there; the text lacks the path.
+        UnreadableImageError: 3DHistech's folder is not there or makes no sense; the text lacks the path.
     """
     suffix, folder = path.suffix.lower(), path.parent
     if suffix == ".mrxs":
-        if not (path.with_suffix("") / "Slidedat.ini").is_file():
-            raise UnreadableImageError(f"lacks its folder {path.stem}/ with Slidedat.ini beside it; copy both")
+        _need_mirax(path.with_suffix("") / "Slidedat.ini")
         return sorted(part for part in path.with_suffix("").glob("**/*") if part.is_file())
     if suffix == ".dcm":
         others = (part for part in folder.iterdir() if part.suffix.lower() == ".dcm" and part.is_file())
@@ -215,6 +216,17 @@ def companions(path: Path) -> list[Path]:
         named = {Path(line.partition("=")[2].strip()).name for line in lines}
         return sorted(folder / name for name in named if name and name != path.name and (folder / name).is_file())
     return []
+
+
+def _need_mirax(settings: Path) -> None:
+    if not settings.is_file():
+        raise UnreadableImageError(
+            f"lacks its folder {settings.parent.name}/ with {settings.name} beside it; copy both"
+        )
+    # The library takes memory for every place of the grid and every pixel of an image, and ends the process without it.
+    for name, size in _MIRAX_SIZES.findall(settings.read_text(encoding="utf-8", errors="replace")):
+        if int(size) > _MIRAX_MOST[name]:
+            raise UnreadableImageError(f"claims {name.lower()} of {size}; wanted at most {_MIRAX_MOST[name]}")
 
 
 def _series(path: Path) -> bytes | None:
