@@ -226,3 +226,11 @@ def test_options_have_types_and_defaults() -> None:
         "over": "batch",
     }
     assert found["ce"] == {}
+
+
+def test_a_second_opinion_of_a_head_is_added_with_less_weight() -> None:
+    heads, targets = batch(10)
+    second = {"nucleus": heads["nucleus"].flip(0)}
+    alone, other = (float(value("nucleus_dice", one, targets)) for one in (heads, second))
+    both = float(value("nucleus_dice", {**heads, "aux.nucleus": second["nucleus"]}, targets))
+    assert both == pytest.approx(alone + 0.4 * other)

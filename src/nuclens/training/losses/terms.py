@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nuclens.core.errors import RecipeError
-from nuclens.core.heads import Head
+from nuclens.core.heads import AUX, Head
 from nuclens.training.losses import mixtures, pixels, regions, vectors
 
 Heads: TypeAlias = dict[str, Tensor]
@@ -33,6 +33,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     )
 }
 UNSURE = 255  # in a target of bytes
+AUX_WEIGHT = 0.4  # Zhao et al., PSPNet, CVPR 2017, sec. 3.3
 _VECTORS = ("smooth_l1", "l1", "mse", "msge")
 _EXCLUSIVE = ("ce", "coarse")  # make sense only where one of several classes is true
 
@@ -100,30 +101,32 @@ class Term:
     options: Mapping[str, Any]
 
     def __call__(self, heads: Heads, targets: Targets) -> Float[Tensor, ""]:
-        """Value for a batch.
+        """Value for a batch; a network's second opinion of the head is added `AUX_WEIGHT` times.
 
         Args:
             heads: The network's raw outputs, (n, c, h, w) each.
             targets: What the encoding's `encode` gives, stacked, with `known` and `outlined`, (n, h, w) each.
         """
-        raw = heads[self.head.name]
-        value: Tensor
+        value = self._of(heads[self.head.name], targets)
+        second = heads.get(AUX + self.head.name)
+        return value if second is None else value + AUX_WEIGHT * self._of(second, targets)
+
+    def _of(self, raw: Float[Tensor, "n c h w"], targets: Targets) -> Tensor:
+        loss = LOSSES[self.loss]
         if self.loss == "coarse":
-            value = pixels.coarse(raw, *classes(self.head, targets))
-        elif self.head.activation == "linear":
-            inside = targets["object" if "object" in targets else "nucleus"].float()
-            target, sure = lengths(self.head, targets)
-            weight = targets["outlined"].float()
-            if self.loss == "l1":
-                weight = weight[:, None] * sure
-            else:
-                target = torch.where(sure > 0, target, raw)  # what is not known costs nothing
-            value = LOSSES[self.loss](raw, target, weight, inside, **self.options)
-        else:
+            return loss(raw, *classes(self.head, targets))
+        if self.head.activation != "linear":
             target, weight = shares(self.head, targets)
             near = (targets["border"].float(),) if self.loss == "border_bce" else ()
-            value = LOSSES[self.loss](raw, target, weight, *near, **self.options)
-        return value
+            return loss(raw, target, weight, *near, **self.options)
+        inside = targets["object" if "object" in targets else "nucleus"].float()
+        target, sure = lengths(self.head, targets)
+        weight = targets["outlined"].float()
+        if self.loss == "l1":
+            weight = weight[:, None] * sure
+        else:
+            target = torch.where(sure > 0, target, raw)  # what is not known costs nothing
+        return loss(raw, target, weight, inside, **self.options)
 
 
 def shares(head: Head, targets: Targets) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n h w"]]:
