@@ -231,6 +231,48 @@ def test_faults_of_losses_are_told(path: Path, change: str, told: str) -> None:
     assert faults(path, GOOD, change)[0].startswith(told)
 
 
+def test_schedule_and_optimiser_are_tables_of_a_name_and_options(path: Path) -> None:
+    recipe = load(path)
+    assert (recipe.schedule, recipe.schedule_options, recipe.optimiser, recipe.optimiser_options) == (
+        *("constant", {}),
+        *("adamw", {}),
+    )
+    text = GOOD + '[schedule]\nname = "restarts"\nfirst = 200\n[optimiser]\nname = "sgd"\nnesterov = true\n'
+    recipe = load(path, text, "schedule.factor=2.0")
+    assert (recipe.schedule, recipe.schedule_options) == ("restarts", {"first": 200, "factor": 2.0})
+    assert (recipe.optimiser, recipe.optimiser_options) == ("sgd", {"nesterov": True})
+
+
+def test_a_schedule_without_length_is_as_long_as_the_run_was_told_to_be(path: Path) -> None:
+    cosine = load(path, GOOD, "schedule='cosine'", "train.warm_up=3")
+    assert cosine.schedule_options == {"length": 10}
+    longer = load(path, GOOD, "schedule='cosine'", "train.warm_up=3", "train.steps=20")
+    assert longer.digest != cosine.digest, "other rates, other weights"
+    assert load(path, GOOD, "train.steps=20").digest == load(path).digest
+    told = load(path, GOOD, "schedule={name='polynomial', length=7}")
+    assert told.schedule_options == {"length": 7}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("schedule='cosin'", "schedule: no 'cosin'; did you mean cosine?"),
+        ("schedule='xyz'", "schedule: no 'xyz'; did you mean constant, step, polynomial"),
+        ("schedule={name='plateau', patients=4}", "schedule.patients: no such setting; there are patience, factor"),
+        ("schedule={name='plateau', factor=1.0}", "schedule.factor: should be less than 1"),
+        ("schedule={name='restarts', first=100}", "schedule.first: 100 steps with 100 of warm-up in them"),
+        ("schedule='cosine'", "schedule.length: 10 steps with 100 of warm-up in them"),
+        ("schedule.first=100", "schedule.first: no such setting"),
+        ("schedule=3", "schedule: should be a valid string"),
+        ("optimiser='adm'", "optimiser: no 'adm'; did you mean adam?"),
+        ("optimiser={name='sgd', momentum=1.0}", "optimiser.momentum: should be less than 1"),
+        ("train.clip_by='both'", "train.clip_by: should be 'norm', 'value' or 'nothing'"),
+    ],
+)
+def test_faults_of_schedule_and_optimiser_are_told(path: Path, change: str, told: str) -> None:
+    assert any(fault.startswith(told) for fault in faults(path, GOOD, change)), faults(path, GOOD, change)
+
+
 @pytest.mark.parametrize("losses", ["losses={}", "losses={nucleus_bce=0.0}"])
 def test_nothing_to_learn_is_a_fault(path: Path, losses: str) -> None:
     table = GOOD.replace("[losses]\nnucleus_bce = 1\ntype_coarse = 0.5\n", "")

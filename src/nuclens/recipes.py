@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -19,6 +20,8 @@ from nuclens.core.errors import InputError, RecipeError, UnknownPluginError
 from nuclens.core.heads import Head
 from nuclens.core.kinds import Kind
 from nuclens.training.losses import terms
+from nuclens.training.optimisers import OPTIMISERS
+from nuclens.training.schedule import SCHEDULES
 from nuclens.training.settings import ResolvedRecipe, from_plain
 
 NETWORKS: Kind[Any] = Kind("nuclens.networks")
@@ -44,6 +47,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> ResolvedRecipe:
     for change in changes:
         plain = _merged(plain, _parsed(change))
     recipe, faults = _checked(_flat(plain))
+    recipe = recipe and _lengthened(recipe)
     faults += _unfit(recipe) if recipe else []
     if recipe is None or faults:
         heading = f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}"
@@ -77,12 +81,12 @@ def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flat(plain: dict[str, Any]) -> dict[str, Any]:
-    """The file's tables `[network]` and `[encoding]` as a name and its options; a name alone will do.
+    """The file's tables of a name and its options, such as `[network]`, told apart; a name alone will do.
 
     A loss may likewise be a weight alone or a table of `weight` and options.
     """
     flat = dict(plain)
-    for kind in ("network", "encoding"):
+    for kind in ("network", "encoding", "schedule", "optimiser"):
         table = flat.pop(kind, {})
         options = dict(table) if isinstance(table, dict) else {"name": table}
         if "name" in options:
@@ -93,6 +97,14 @@ def _flat(plain: dict[str, Any]) -> dict[str, Any]:
         flat["losses"] = losses | {name: table.pop("weight", 1.0) for name, table in tables.items()}
         flat["loss_options"] = {name: table for name, table in tables.items() if table}
     return flat
+
+
+def _lengthened(recipe: ResolvedRecipe) -> ResolvedRecipe:
+    """With the run's steps where the schedule wants a length and is told none: it decides the weights."""
+    given = recipe.schedule_options
+    if recipe.schedule not in ("polynomial", "cosine") or given.get("length"):
+        return recipe
+    return replace(recipe, schedule_options={**given, "length": recipe.train.steps})
 
 
 def _checked(plain: dict[str, Any]) -> tuple[ResolvedRecipe | None, list[str]]:
@@ -139,9 +151,24 @@ def _unfit(recipe: ResolvedRecipe) -> list[str]:
         # Where leaves are at fault there is no schema to ask by.
         with suppress(ValueError):
             heads = encoding.heads(recipe.schema)
+    for kind, chosen, known in (("schedule", recipe.schedule, SCHEDULES), ("optimiser", recipe.optimiser, OPTIMISERS)):
+        if chosen in known:
+            faults += _option_faults(kind, known[chosen], getattr(recipe, f"{kind}_options"))
+        else:
+            near = difflib.get_close_matches(chosen, known, n=1) or known
+            faults.append(f"{kind}: no {chosen!r}; did you mean {', '.join(near)}?")
+    faults += _schedule_faults(recipe)
     for name in sorted({data.dataset for data in recipe.data}):
         _plugin(DATASETS, name, faults)
     return [*faults, *_loss_faults(recipe, heads)]
+
+
+def _schedule_faults(recipe: ResolvedRecipe) -> Iterator[str]:
+    warm_up, given = recipe.train.warm_up, recipe.schedule_options
+    whole = {"cosine": "length", "restarts": "first"}.get(recipe.schedule)
+    steps = given.get(whole) if whole else None
+    if isinstance(steps, int) and steps <= warm_up:
+        yield f"schedule.{whole}: {steps} steps with {warm_up} of warm-up in them; wanted more"
 
 
 def _plugin(kind: Kind[Any], name: str, faults: list[str]) -> Any | None:

@@ -20,8 +20,9 @@ from nuclens.core.models import WEIGHTS, shipped
 from nuclens.core.types import Progress
 from nuclens.training.log import LOG, Log
 from nuclens.training.losses.terms import Targets, Term, build_terms
+from nuclens.training.optimisers import optimiser_of
 from nuclens.training.sampling import Batch, Sampler, load_sources
-from nuclens.training.schedule import Schedule
+from nuclens.training.schedule import schedule_of
 from nuclens.training.settings import RECIPE, ResolvedRecipe
 from nuclens.training.state import State, fill, read_tensors
 
@@ -83,12 +84,12 @@ def fit(
     """
     fabric = Fabric(accelerator="auto", devices=1, precision=precision())
     network = build(recipe).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=recipe.train.decay)
+    optimizer = optimiser_of(recipe, network.parameters())
     module, wrapped = fabric.setup(network, optimizer)
     step = Step(fabric, module, wrapped, recipe, terms_of(recipe))
     state = State(network, optimizer)
     begin(state, recipe, out, course)
-    schedule = Schedule(recipe.train.rate, recipe.train.warm_up, *(state.cooling or ()))
+    schedule = schedule_of(recipe, state.cooling)
     last = sum(state.cooling) if state.cooling else recipe.train.steps
     sampler = Sampler(recipe, ENCODINGS.get(recipe.encoding), load_sources(recipe, data))
     with replacing(out / RECIPE) as path:
@@ -159,7 +160,7 @@ class Step:
         fabric: Devices and precision.
         module: The network, as Fabric wraps it.
         optimizer: Likewise.
-        recipe: Weights of the losses, and the largest norm of the gradient.
+        recipe: Weights of the losses, and the limit of the gradient.
         terms: The losses.
     """
 
@@ -178,7 +179,9 @@ class Step:
         heads = self.module(normalised(targets["rgb"]))
         terms = torch.stack([self.terms[name](heads, targets) for name in losses])
         self.fabric.backward((terms * terms.new_tensor([*losses.values()])).sum())
-        self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.recipe.train.clip)
+        if (by := self.recipe.train.clip_by) != "nothing":
+            limits = {"norm": (None, self.recipe.train.clip), "value": (self.recipe.train.clip, None)}
+            self.fabric.clip_gradients(self.module, self.optimizer, *limits[by])
         self.optimizer.step()
         self.optimizer.zero_grad()
         return dict(zip(losses, terms.tolist(), strict=True))

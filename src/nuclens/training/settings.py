@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from nuclens.core.card import DatasetNote
 from nuclens.core.errors import CheckpointError
@@ -115,10 +115,11 @@ class TrainSettings:
         steps: Where a run at constant rate ends.
         batch: Crops per step.
         crop: Side of a crop, pixels.
-        rate: Learning rate after the warm-up.
+        rate: Highest learning rate.
         warm_up: Steps of linear warm-up.
         decay: Weight decay.
-        clip: Largest gradient norm.
+        clip: Largest norm of the gradient, or of each of its values.
+        clip_by: Which of the two; "nothing" leaves the gradient as it is.
         ema: Decay of the averaged weights, which are what is kept.
         save_every: Steps between checkpoints.
         seed: Of weights and crops; the same seed gives the same run.
@@ -134,6 +135,7 @@ class TrainSettings:
     ema: Annotated[float, Range(ge=0, lt=1)] = 0.998
     save_every: Positive[int] = 250
     seed: NotNegative[int] = 0
+    clip_by: Literal["norm", "value", "nothing"] = "norm"
 
     __pydantic_config__ = _NOTHING_ELSE
 
@@ -175,6 +177,8 @@ class ResolvedRecipe:
         data: Where crops come from.
         losses: Weight of each term, named by its head and its loss.
         loss_options: Options of some terms, by the term's name.
+        schedule: Name of the course of the learning rate, and its options.
+        optimiser: Name, and its options.
         augment: How crops are varied.
         train: The optimiser's course.
         about: What the model's card says beside it.
@@ -191,6 +195,10 @@ class ResolvedRecipe:
     data: tuple[DataSettings, ...]
     losses: dict[str, NotNegative[float]]
     loss_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    schedule: str = "constant"
+    schedule_options: dict[str, Any] = field(default_factory=dict)
+    optimiser: str = "adamw"
+    optimiser_options: dict[str, Any] = field(default_factory=dict)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     about: AboutSettings = field(default_factory=AboutSettings)
