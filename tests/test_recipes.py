@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from nuclens.core.errors import RecipeError
 pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 from nuclens.recipes import load_recipe
-from nuclens.training.settings import AugmentSettings, ResolvedRecipe, from_plain
+from nuclens.training.settings import PRESETS, AugmentSettings, ResolvedRecipe, from_plain
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
 GOOD = """
@@ -271,6 +272,28 @@ def test_a_schedule_without_length_is_as_long_as_the_run_was_told_to_be(path: Pa
 )
 def test_faults_of_schedule_and_optimiser_are_told(path: Path, change: str, told: str) -> None:
     assert any(fault.startswith(told) for fault in faults(path, GOOD, change)), faults(path, GOOD, change)
+
+
+def test_an_augmentation_may_begin_with_a_preset(path: Path) -> None:
+    strong = AugmentSettings(**PRESETS["strong"])
+    assert load(path, GOOD, "augment='strong'").augment == strong
+    assert load(path, GOOD, "augment.preset='strong'", "augment.noise=1.0").augment == replace(strong, noise=1.0)
+    assert load(path, GOOD, "augment.preset='none'").augment.symmetry == "none"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("augment='strng'", "augment.preset: no 'strng'; there are default, none, flips, strong"),
+        ("augment.elastik=0.1", "augment.elastik: no such setting"),
+        ("augment.symmetry='six'", "augment.symmetry: should be 'all', 'flips' or 'none'"),
+        ("augment=3", "augment.preset: no 3; there are"),
+        ("augment.preset=['strong']", "augment.preset: no ['strong']"),
+        ("train.balance='organ'", "train.balance: should be 'area', 'tissue' or 'type'"),
+    ],
+)
+def test_faults_of_the_augmentation_are_told(path: Path, change: str, told: str) -> None:
+    assert faults(path, GOOD, change)[0].startswith(told)
 
 
 @pytest.mark.parametrize("losses", ["losses={}", "losses={nucleus_bce=0.0}"])

@@ -22,7 +22,7 @@ from nuclens.core.kinds import Kind
 from nuclens.training.losses import terms
 from nuclens.training.optimisers import OPTIMISERS
 from nuclens.training.schedule import SCHEDULES
-from nuclens.training.settings import ResolvedRecipe, from_plain
+from nuclens.training.settings import PRESETS, ResolvedRecipe, from_plain
 
 NETWORKS: Kind[Any] = Kind("nuclens.networks")
 ENCODINGS: Kind[Any] = Kind("nuclens.encodings")
@@ -83,7 +83,8 @@ def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 def _flat(plain: dict[str, Any]) -> dict[str, Any]:
     """The file's tables of a name and its options, such as `[network]`, told apart; a name alone will do.
 
-    A loss may likewise be a weight alone or a table of `weight` and options.
+    A loss may likewise be a weight alone or a table of `weight` and options, and
+    an augmentation begins with what its `preset` stands for.
     """
     flat = dict(plain)
     for kind in ("network", "encoding", "schedule", "optimiser"):
@@ -92,6 +93,11 @@ def _flat(plain: dict[str, Any]) -> dict[str, Any]:
         if "name" in options:
             flat[kind] = options.pop("name")
         flat[f"{kind}_options"] = options
+    augment = flat.get("augment", {})
+    augment = dict(augment) if isinstance(augment, dict) else {"preset": augment}
+    if augment.get("preset") in [*PRESETS]:
+        augment = PRESETS[augment.pop("preset")] | augment
+    flat["augment"] = augment
     if isinstance(losses := flat.get("losses"), dict):
         tables = {name: dict(value) for name, value in losses.items() if isinstance(value, dict)}
         flat["losses"] = losses | {name: table.pop("weight", 1.0) for name, table in tables.items()}
@@ -125,7 +131,9 @@ def _checked(plain: dict[str, Any]) -> tuple[ResolvedRecipe | None, list[str]]:
 def _told(error: ValidationError, *within: str) -> list[str]:
     words = {"unexpected_keyword_argument": "no such setting", "missing": "missing"}
     return [
-        f"{'.'.join(map(str, (*within, *fault['loc'])))}: "
+        f"augment.preset: no {fault['input']!r}; there are {', '.join(PRESETS)}"
+        if fault["loc"] == ("augment", "preset")
+        else f"{'.'.join(map(str, (*within, *fault['loc'])))}: "
         + words.get(fault["type"], f"{fault['msg'].removeprefix('Input ')}, got {fault['input']!r}")
         for fault in error.errors()
     ]
