@@ -110,7 +110,8 @@ def recolour(rng: Rng, rgb: UInt8[np.ndarray, "h w 3"], settings: AugmentSetting
     if settings.sharpen and rng.random() < settings.sharpen:
         strength = rng.uniform(0.2, 1)
         pixels = cv2.addWeighted(pixels, 1 + strength, cv2.GaussianBlur(pixels, (0, 0), 1.0), -strength, 0)
-    pixels += rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(0, settings.noise))
+    if settings.noise:
+        pixels += rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(0, settings.noise))
     result: np.ndarray = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
     if rng.random() < settings.jpeg:
         quality = int(rng.integers(settings.jpeg_quality, MAX_QUALITY, endpoint=True))

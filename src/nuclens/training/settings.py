@@ -78,7 +78,7 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True)
 class AugmentSettings:
-    """Ranges of the augmentation; 0 switches a part off. Parts that are off draw no random numbers.
+    """Ranges of the augmentation; 0 switches a part off.
 
     Attributes:
         turn: Share of crops turned by any angle and scaled; the others only by right angles, which keeps them sharp.
