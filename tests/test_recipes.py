@@ -11,7 +11,8 @@ from nuclens.core.errors import RecipeError
 pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 from nuclens.recipes import load_recipe
-from nuclens.training.settings import PRESETS, AugmentSettings, ResolvedRecipe, from_plain
+from nuclens.training.augment_settings import PRESETS, AugmentSettings
+from nuclens.training.settings import ResolvedRecipe, from_plain
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
 GOOD = """

@@ -19,10 +19,11 @@ from nuclens.core.datasets import DATASETS
 from nuclens.core.errors import InputError, RecipeError, UnknownPluginError
 from nuclens.core.heads import Head
 from nuclens.core.kinds import Kind
+from nuclens.training.augment_settings import PRESETS
 from nuclens.training.losses import terms
 from nuclens.training.optimisers import OPTIMISERS
 from nuclens.training.schedule import SCHEDULES
-from nuclens.training.settings import PRESETS, ResolvedRecipe, from_plain
+from nuclens.training.settings import ResolvedRecipe, from_plain
 
 NETWORKS: Kind[Any] = Kind("nuclens.networks")
 ENCODINGS: Kind[Any] = Kind("nuclens.encodings")

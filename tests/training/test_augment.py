@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 from nuclens.training.augment import placement, recolour, warp
-from nuclens.training.settings import PRESETS, AugmentSettings
+from nuclens.training.augment_settings import PRESETS, AugmentSettings
 
 STILL = AugmentSettings(turn=0.0)
 TURNED = AugmentSettings(turn=1.0)

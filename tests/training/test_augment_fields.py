@@ -13,7 +13,7 @@ pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 from nuclens.training.augment import placement, warp
 from nuclens.training.augment_fields import STEEPEST, displacement, moved_centres, recentred
-from nuclens.training.settings import PRESETS, AugmentSettings
+from nuclens.training.augment_settings import PRESETS, AugmentSettings
 
 OFF = AugmentSettings(**PRESETS["none"])
 PARTS: dict[str, dict[str, Any]] = {

@@ -13,8 +13,8 @@ from nuclens.core.stain_transfer import tones
 
 pytest.importorskip("nuclens.training", exc_type=ImportError)
 
+from nuclens.training.augment_settings import AugmentSettings
 from nuclens.training.augment_stain import immuno, look_of, relooked
-from nuclens.training.settings import AugmentSettings
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,9 @@ pytest.importorskip("nuclens.training", exc_type=ImportError)
 from nuclens.recipes import load_recipe
 from nuclens.training.augment import placement, recolour, warp
 from nuclens.training.augment_fields import displacement
+from nuclens.training.augment_settings import PRESETS, AugmentSettings
 from nuclens.training.sampling import Sampler, load_sources
-from nuclens.training.settings import PRESETS, AugmentSettings, ResolvedRecipe
+from nuclens.training.settings import ResolvedRecipe
 
 STRONG = AugmentSettings(**{**PRESETS["strong"], "turn": 1.0, "elastic": 1.0, "grid": 1.0, "jpeg": 1.0})
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -12,10 +12,10 @@ import pytest
 pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 from nuclens.recipes import load_recipe
+from nuclens.training.augment_settings import PRESETS, AugmentSettings
 from nuclens.training.losses import terms
 from nuclens.training.optimisers import OPTIMISERS
 from nuclens.training.schedule import SCHEDULES
-from nuclens.training.settings import PRESETS, AugmentSettings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")

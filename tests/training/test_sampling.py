@@ -17,8 +17,9 @@ from nuclens.encodings.offset import PLUGIN as OFFSET
 pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 from nuclens.training import sampling
+from nuclens.training.augment_settings import AugmentSettings
 from nuclens.training.sampling import Sampler, Source, calibration_crops, check_groups, load_sources, open_samples
-from nuclens.training.settings import AugmentSettings, DataSettings, ResolvedRecipe
+from nuclens.training.settings import DataSettings, ResolvedRecipe
 
 ROUND, LONG = 0b01, 0b10
 

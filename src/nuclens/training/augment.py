@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int32, UInt8
 
 from nuclens.core.stain import HED_FROM_OD, OD_FROM_HED
-from nuclens.training.settings import MAX_QUALITY, MIN_SIGMA, AugmentSettings
+from nuclens.training.augment_settings import MAX_QUALITY, MIN_SIGMA, AugmentSettings
 
 Rng = np.random.Generator
 _DENSITY = -np.log(np.arange(256, dtype=np.float32).clip(1) / 255)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Float64, Int32
 
-from nuclens.training.settings import AugmentSettings
+from nuclens.training.augment_settings import AugmentSettings
 
 STEEPEST = 0.7  # change of displacement per pixel: below 1 nothing folds, and every place has one origin
 _LOOKS = 64  # places along a side where steepness is looked at

@@ -10,7 +10,7 @@ from jaxtyping import Float64, Int32, UInt8
 
 from nuclens.core.stain import HED_FROM_OD, OD_FROM_HED
 from nuclens.core.stain_transfer import Stains, macenko, macenko_stains, reinhard, tones
-from nuclens.training.settings import AugmentSettings
+from nuclens.training.augment_settings import AugmentSettings
 
 _DENSITY = -np.log(np.arange(256, dtype=np.float32).clip(1) / 255)
 _SAMPLE = 512  # pixels a side are enough to tell an image's stains

@@ -10,7 +10,8 @@ import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from nuclens.training.settings import Positive, Range, ResolvedRecipe
+from nuclens.training.ranges import Positive, Range
+from nuclens.training.settings import ResolvedRecipe
 
 Momentum: TypeAlias = Annotated[float, Range(ge=0, lt=1)]
 

@@ -13,7 +13,8 @@ from math import cos, inf, pi
 from typing import Annotated, Protocol, TypeAlias
 
 from nuclens.core.errors import InputError
-from nuclens.training.settings import NotNegative, Positive, Range, ResolvedRecipe
+from nuclens.training.ranges import NotNegative, Positive, Range
+from nuclens.training.settings import ResolvedRecipe
 
 # Steps done when the network was validated, and what it cost there.
 History: TypeAlias = Sequence[tuple[int, float]]

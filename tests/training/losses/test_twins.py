@@ -379,6 +379,8 @@ def test_the_hybrid_loss_has_its_golden_values(
     assert [round(float(part), 7) for part in found] == pytest.approx(parts, abs=1.5e-7)
     assert float(mixtures.hybrid(*given, over=over)) == pytest.approx(code, abs=1.5e-7)
     assert float(mixtures.hybrid(*given, over=over, preset="text")) == pytest.approx(text, abs=6e-7)
+    fifth = mixtures.hybrid(*given, over=over, weights=(0.4, 0.4, 0.2))
+    assert float(fifth) == pytest.approx({"batch": 0.3011981, "image_class": 0.3089912}[over], abs=1.5e-7)
 
 
 @pytest.mark.parametrize(("channel", "golden"), [*enumerate((0.2341345, 0.3302711, 0.3634656))])
@@ -440,3 +442,20 @@ def test_borders_count_twice() -> None:
     easy, hard = log1p(exp(-2.0)), log1p(exp(1.0))
     assert float(plain) == float(pixels.bce(raw, ones, ones[0])) == pytest.approx((easy + hard) / 2)
     assert float(rim) == pytest.approx((2 * easy + hard) / 3)
+
+
+@pytest.mark.parametrize("name", [name for name in TWINS if name != "coarse"])
+def test_a_loss_stays_on_the_device_of_its_head(name: str) -> None:
+    """A tensor made elsewhere would meet those of the meta device here, and those of a graphics processor there."""
+    given = [one.to("meta") for one in case(name, max(CHANNELS[name]), seed=0)]
+    assert LOSSES[name](*given).device.type == "meta"
+
+
+def test_structural_similarity_is_that_of_scikit_image() -> None:
+    metrics = pytest.importorskip("skimage.metrics", reason="scikit-image is not installed")
+    rng = np.random.default_rng(0)
+    raw, truth = torch.tensor(rng.normal(0, 2, (1, 1, 40, 33))), (rng.random((40, 33)) < 0.4).astype(float)
+    found = 1 - float(regions.ssim(raw, torch.tensor(truth)[None, None].float(), torch.ones(1, 40, 33)))
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    wanted = metrics.structural_similarity(torch.sigmoid(raw)[0, 0].numpy(), truth, **settings)
+    assert found == pytest.approx(wanted, abs=1e-5)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from nuclens.training.settings import NotNegative, Positive, Range
+from nuclens.training.ranges import NotNegative, Positive, Range
 
 _LARGEST = 1 - 1e-7  # a probability is kept below 1 by this, so that the logarithm of what is left of it is finite
 

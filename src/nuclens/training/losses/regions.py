@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from nuclens.core.errors import ShapeError
 from nuclens.training.losses.pixels import entropies, probabilities
-from nuclens.training.settings import NotNegative, Positive, Range
+from nuclens.training.ranges import NotNegative, Positive, Range
 
 Over: TypeAlias = Literal["batch", "class", "image", "image_class"]
 Sums: TypeAlias = tuple[Float[Tensor, "*k"], Float[Tensor, "*k"], Float[Tensor, "*k"]]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from nuclens.core.errors import ShapeError
 from nuclens.training.losses.pixels import mean
-from nuclens.training.settings import NotNegative, Positive
+from nuclens.training.ranges import NotNegative, Positive
 
 
 def smooth_l1(
