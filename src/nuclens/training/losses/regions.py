@@ -132,7 +132,7 @@ def border_bce_dice(
     if window % 2 == 0:
         raise ShapeError(f"border_bce_dice: got a window of {window} pixels, wanted an odd number")
     known = weight[:, None].expand_as(target)
-    seen, there = (F.avg_pool2d(part, window, 1, window // 2) for part in (known, target * known))
+    seen, there = (_pooled(part, window) for part in (known, target * known))
     near = there / seen.clamp(min=_TINY)
     heavy = known * torch.where((near > 0.005) & (near < 0.995), border, 1.0)
     heavy = heavy * known.sum() / heavy.sum().clamp(min=_TINY)
@@ -200,10 +200,22 @@ def _tversky(
     return 1 - (both + smooth) / (both + balance[0] * mistaken + balance[1] * missed + smooth)
 
 
+def _pooled(image: Float[Tensor, "n c h w"], window: int) -> Float[Tensor, "n c h w"]:
+    """Mean over the window around each pixel, of zeros beyond the crop."""
+    reach = window // 2
+    down = F.avg_pool2d(image, (window, 1), 1, (reach, 0))
+    return F.avg_pool2d(down, (1, window), 1, (0, reach))
+
+
 def _blurred(image: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c y x"]:
     """Gaussian mean over each window that lies inside."""
-    places = torch.arange(WINDOW, device=image.device, dtype=torch.float32) - WINDOW // 2
-    bell = torch.exp(-(places**2) / (2 * SIGMA**2))
-    bell = (bell / bell.sum()).expand(image.shape[1], 1, WINDOW)
-    down = F.conv2d(image, bell[..., :, None], groups=image.shape[1])
-    return F.conv2d(down, bell[..., None, :], groups=image.shape[1])
+    # Products with banded matrices are several times faster on a processor than convolutions of single channels.
+    down, across = (_bands(side, image.device) for side in image.shape[2:])
+    return down @ image @ across.T
+
+
+def _bands(side: int, device: torch.device) -> Float[Tensor, "windows side"]:
+    """A row for each window: its weights at its places, 0 elsewhere."""
+    away = torch.arange(side, device=device) - torch.arange(side - WINDOW + 1, device=device)[:, None] - WINDOW // 2
+    bell = torch.where(away.abs() <= WINDOW // 2, torch.exp(-(away**2) / (2 * SIGMA**2)), 0.0)
+    return bell / bell.sum(dim=1, keepdim=True)

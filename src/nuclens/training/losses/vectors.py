@@ -96,5 +96,6 @@ def msge(
     apart = (raw.float() - target) * weight[:, None]
     away = torch.arange(-2.0, 3.0, device=raw.device)
     down = away[:, None] / (away[:, None] ** 2 + away**2).clamp(min=1)
-    slopes = F.conv2d(apart, torch.stack([down.T, down])[:, None], padding=2, groups=2)
+    filters = torch.stack([down.T, down])[:, None]
+    slopes = F.conv2d(apart, filters, padding=2, groups=2)
     return mean((slopes**2).mean(dim=1), weight * inside)
