@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 pytest.importorskip("nuclens.training", exc_type=ImportError)
@@ -46,6 +47,7 @@ def test_the_share_of_distorted_crops_is_respected() -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
+@effort(deadline=None)  # a busy machine is no fault
 @given(seed=seeds, crop=st.integers(8, 130))
 def test_nothing_folds(part: str, seed: int, crop: int) -> None:
     ways = field(seed, part, crop).astype(float)
@@ -57,6 +59,7 @@ def test_nothing_folds(part: str, seed: int, crop: int) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
+@effort(deadline=None)  # a busy machine is no fault
 @given(seed=seeds)
 def test_labels_go_where_pixels_go(part: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -72,6 +75,7 @@ def test_labels_go_where_pixels_go(part: str, seed: int) -> None:
     assert (np.abs(pixels[known][:, 0].astype(int) - labels[known]) > 100).mean() < 0.02
 
 
+@effort(deadline=None)  # a busy machine is no fault
 @given(seed=seeds)
 def test_an_image_distorted_as_if_it_were_its_labels_is_equal_to_them(seed: int) -> None:
     """The seed system drew one field for the picture and another one for its mask."""
@@ -86,6 +90,7 @@ def test_an_image_distorted_as_if_it_were_its_labels_is_equal_to_them(seed: int)
 
 
 @pytest.mark.parametrize("part", PARTS)
+@effort(deadline=None)  # a busy machine is no fault
 @given(seed=seeds, row=st.floats(30, 66), column=st.floats(30, 66))
 def test_centres_go_where_pixels_go(part: str, seed: int, row: float, column: float) -> None:
     ways = field(seed, part)
