@@ -78,6 +78,12 @@ def test_a_run_has_a_folder_for_each_image(plugin: str, tmp_path: Path) -> None:
     check(tmp_path, format=plugin)
 
 
+def test_a_compressed_file_has_the_name_of_its_image(tmp_path: Path) -> None:
+    for name in NAMES:
+        write(tmp_path / f"{name}.geojson.gz", name, "geojson")
+    check(tmp_path)
+
+
 def test_types_and_scores_come_along(tmp_path: Path) -> None:
     for name in NAMES:
         write(tmp_path / name / "instances.parquet", name, "geoparquet")

@@ -133,9 +133,9 @@ def _plugin(path: Path, wanted: Any) -> Any:
 
 def _stem(path: Path, plugin: Any) -> str:
     """Name of a file without its ending, or without the format's longer suffix."""
-    if plugin.suffix.startswith(".") and path.name.lower().endswith(plugin.suffix):
-        return path.name[: -len(plugin.suffix)]
-    return path.stem
+    endings = sorted((plugin.suffix, *getattr(plugin, "endings", ())), key=len, reverse=True)
+    known = next((end for end in endings if end.startswith(".") and path.name.lower().endswith(end)), None)
+    return path.stem if known is None else path.name[: -len(known)]
 
 
 def _matched(path: Path, names: Sequence[str], found: list[tuple[str, str, Read]]) -> dict[str, Read]:
