@@ -113,7 +113,7 @@ def kills(data: Path, scratch: Path) -> dict[str, Any]:
             process = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.DEVNULL)
             time.sleep(chance.uniform(0.05, 0.4) * seconds)
             process.send_signal(signal.SIGKILL)
-            if process.wait() == -signal.SIGKILL:
+            if process.wait() == -signal.SIGKILL and not (out / slide.stem / "run.json").exists():
                 kept.append(len(list((out / slide.stem / "journal" / "blocks").glob("[0-9]*.arrow"))))
         subprocess.run([*command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
         log = (out / "nuclens.log").read_text(encoding="utf-8")

@@ -207,6 +207,9 @@ def _before(path: Path, out: Path, request: dict[str, Any], strict: bool) -> Out
     if strict and record["unreadable"]:
         text = f"{mark}: {len(record['unreadable'])} tiles could not be read; give --overwrite to try again"
         return Outcome(path, error=UnreadableImageError(text))
+    journal = DiskJournal(mark.parent / JOURNAL)
+    if journal.follows(record["plan"]):
+        journal.discard()  # the process ended between writing the record and this
     return Outcome(path, record, skipped=True)
 
 
@@ -261,7 +264,7 @@ def _opened(segmenter: Segmenter, path: Path, out: Path, options: BatchOptions) 
         with clock.stage("plan"):
             picture = replace(segmenter.picture(str(path), slide, options.mpp, options.area), clock=clock)
             journal = DiskJournal(out / path.stem / JOURNAL)
-            if options.overwrite and not journal.follows(picture.plan):
+            if options.overwrite and not journal.follows(json.loads(picture.plan.to_json())):
                 journal.discard()
             # There is nothing to go on with in a picture of one tile.
             if len(picture.tiles) > 1 or journal.folder.exists():
