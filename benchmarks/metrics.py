@@ -28,7 +28,8 @@ from textbook import image_scores  # type: ignore[import-not-found]  # lies besi
 
 from nuclens.core.comparison import Comparison, Nuclei, from_layers
 from nuclens.core.protocol import Protocol
-from nuclens.jobs.score import METRICS, PROTOCOLS, table, tally
+from nuclens.jobs.score import PROTOCOLS, table
+from nuclens.jobs.tally import METRICS, tally
 
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "metrics.md"
 LOOP_PAIRS = 100

@@ -11,7 +11,8 @@ import pytest
 from nuclens.core.comparison import Comparison, Nuclei, compare
 from nuclens.core.errors import InputError, ResolutionError, ShapeError
 from nuclens.core.protocol import Average, Measure, Protocol, ScoreTable, spread
-from nuclens.jobs.score import PROTOCOLS, score, table, tally
+from nuclens.jobs.score import PROTOCOLS, score, table
+from nuclens.jobs.tally import tally
 
 ALL = [PROTOCOLS.get(name) for name in PROTOCOLS.names()]
 TISSUES = ("Breast", "Colon", "Liver")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +13,7 @@ from nuclens.commands.terminal import FLAG, LIST, err, progress
 from nuclens.core.errors import InputError
 
 if TYPE_CHECKING:
-    from nuclens.jobs.evaluate import EvaluateOptions
+    from nuclens.jobs.source import EvaluateOptions
 
 _HEADLINES, _DIFFERENCES = 6, 12  # values that are printed
 
@@ -42,7 +42,21 @@ class Known:
     seed: int = 0
 
 
-_NOTHING = Known()
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Scored(Known):
+    """The same, and how predictions are read.
+
+    Attributes:
+        map: What a type of the prediction is called in the truth, as tumour=neoplastic; may be given again and again.
+        workers: Processes that read and count; as many as gain time, if not given.
+    """
+
+    map: Annotated[list[str] | None, Parameter(negative=())] = None
+    workers: int | None = None
+
+
+_NOTHING, _PLAIN = Known(), Scored()
 evaluation = App(
     name="evaluate",
     usage="Usage: nuclens evaluate PRED TRUTH [OPTIONS]",
@@ -61,7 +75,7 @@ def evaluate(
     truth: Path | None = None,
     /,
     *,
-    known: Known = _NOTHING,
+    known: Scored = _PLAIN,
     protocol: str = "all",
     model: str | None = None,
     out: Path | None = None,
@@ -109,7 +123,7 @@ def evaluate_compare(
     /,
     *,
     protocol: str,
-    known: Known = _NOTHING,
+    known: Scored = _PLAIN,
     out: Path | None = None,
 ) -> int:
     """Compare two predictions image by image.
@@ -177,7 +191,17 @@ def evaluate_ceiling(
 
 def _options(known: Known) -> EvaluateOptions:
     from nuclens.core.evaluation import Resampling
-    from nuclens.jobs.evaluate import EvaluateOptions
+    from nuclens.jobs.source import EvaluateOptions
 
-    resampling = Resampling(seed=known.seed)
-    return EvaluateOptions(known.dataset or "", known.split or "", known.mpp, known.types, known.repaired, resampling)
+    options = EvaluateOptions(
+        known.dataset or "", known.split or "", known.mpp, known.types, known.repaired, Resampling(seed=known.seed)
+    )
+    if not isinstance(known, Scored):
+        return options
+    renames = []
+    for entry in known.map or ():
+        own, _, name = (part.strip() for part in entry.partition("="))
+        if not own or not name:
+            raise InputError(f"--map {entry}: wanted the prediction's name = the truth's, as tumour=neoplastic")
+        renames.append((own, name))
+    return replace(options, renames=tuple(renames), workers=known.workers or 0)
