@@ -15,7 +15,7 @@ from nuclens.core.errors import InputError
 if TYPE_CHECKING:
     from nuclens.jobs.source import EvaluateOptions
 
-_HEADLINES, _DIFFERENCES = 6, 12  # values that are printed
+_HEADLINES, _DIFFERENCES, _COLUMNS = 6, 12, 3  # values that are printed
 
 
 @Parameter(name="*")
@@ -111,6 +111,50 @@ def evaluate(
             ends = f"   {low:.4f} to {high:.4f}" if isfinite(low) else ""
             print(f"  {name:14} {value:.4f}{ends}" if isfinite(value) else f"  {name:14} undefined")
     print(f"intervals: 95 %, over {found.drawn}")
+    print(f"report: {out / 'report.html'}" if out else "no report is written; --out DIR writes one")
+    return 0
+
+
+@evaluation.command(name="folds", usage="Usage: nuclens evaluate folds RUN... TRUTH [OPTIONS]")
+def evaluate_folds(
+    paths: Annotated[list[Path], Parameter(name="RUN... TRUTH", negative=())],
+    /,
+    *,
+    protocol: str = "pannuke",
+    known: Scored = _PLAIN,
+    out: Path | None = None,
+) -> int:
+    """Say mean and spread over the runs of a cross-validation.
+
+    Each run is scored on the test fold of its triple. PanNuke has three runs:
+    tested on folds 3, 3 and 1. OUT gets report.html, metrics.json and
+    folds.csv, and in a folder for each run what `nuclens evaluate` writes.
+
+    Args:
+        paths: The predictions of the runs in their order, each of its test fold or of all, and a copy of the data set.
+        protocol: Whose rules: cellvit pannuke pannuke_plus.
+        known: What is known of the images.
+        out: Folder for the report.
+    """
+    from nuclens.jobs.folds import folds as run
+
+    places = [*paths, known.path] if known.path else paths
+    with progress() as report:
+        found = run(places[:-1], places[-1], protocol, options=_options(known), out=out, report=report)
+    for note in dict.fromkeys(note for one in found.runs for note in one.notes):
+        err.print(note, style="yellow", markup=False)
+    tested = [triple[-1] for triple in found.triples]
+    print(f"{found.protocol} {found.version}: mean and sample standard deviation of {len(tested)} runs")
+    print(f"  {'':14} {' '.join(f'{fold:>7}' for fold in tested)}    mean  deviation")
+    for name, one in list(found.spreads.headline.items())[:_HEADLINES]:
+        print(f"  {name:14} {' '.join(f'{value:7.4f}' for value in one.runs)} {one.mean:7.4f}    {one.deviation:7.4f}")
+    for title, rows in (("type", found.spreads.per_type), ("tissue", found.spreads.per_tissue)):
+        columns = list(dict.fromkeys(name for cells in rows.values() for name in cells if name != "images"))[:_COLUMNS]
+        if columns:
+            print(f"  {title:14} {'   '.join(f'{name:>16}' for name in columns)}")
+        for name, cells in rows.items():
+            said = (f"{cells[column].mean:7.4f} ± {cells[column].deviation:6.4f}" for column in columns)
+            print(f"  {name:14} {'   '.join(said)}".rstrip())
     print(f"report: {out / 'report.html'}" if out else "no report is written; --out DIR writes one")
     return 0
 
