@@ -253,22 +253,21 @@ def test_a_type_that_only_a_late_image_has_is_found(tmp_path: Path) -> None:
     assert found["hovernet"].table.per_type["common"]["F"] == 1
 
 
-@pytest.mark.parametrize("layout", ["pannuke", "consep"])
-def test_any_number_of_workers_gives_the_same_files(layout: str, tmp_path: Path) -> None:
-    DATASETS.get(layout).write_example(tmp_path / "made")
-    samples = DATASETS.get(layout).open(tmp_path / "made")
+def test_any_number_of_workers_gives_the_same_files(tmp_path: Path) -> None:
+    DATASETS.get("pannuke").write_example(tmp_path / "made")
+    samples = DATASETS.get("pannuke").open(tmp_path / "made")
     (tmp_path / "pred").mkdir()
     for sample in samples:
         names, moved = np.array(["odd", *samples.schema.names[1:]]), np.roll(sample.labels, 1, axis=0)
         np.savez(tmp_path / "pred" / f"{sample.id}.npz", instances=moved, type_ids=sample.types, type_names=names)
     seen = []
-    for workers in (1, 2, 3):
-        options = replace(HURRIED, dataset=layout, workers=workers, renames=(("odd", samples.schema.names[1]),))
+    for workers in (1, 3):
+        options = replace(HURRIED, dataset="pannuke", workers=workers, renames=(("odd", samples.schema.names[1]),))
         evaluate(tmp_path / "pred", tmp_path / "made", options=options, out=tmp_path / str(workers),
                  report=lambda progress: seen.append(progress.done))  # fmt: skip
         files = {path.name: path.read_bytes() for path in (tmp_path / str(workers)).iterdir()}
         assert files == {path.name: path.read_bytes() for path in (tmp_path / "1").iterdir()}
-    assert seen.count(len(samples)) == 3
+    assert seen.count(len(samples)) == 2
 
 
 def test_numbers_of_workers_that_make_no_sense(folders: tuple[Path, Path], painted_model: Path) -> None:
