@@ -45,13 +45,13 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def npy_axes(path: Path) -> int:
-    """How many axes the array of a file has; 0 where it is none."""
+def npy_shape(path: Path) -> tuple[int, ...]:
+    """Shape that the array of a file claims; empty where it is none."""
     try:
         with path.open("rb") as file:
-            return len(npy_header(file)[0])
+            return npy_header(file)[0]
     except _DAMAGE:
-        return 0
+        return ()
 
 
 def open_npy(path: Path) -> Shaped[np.ndarray, "..."]:

@@ -17,7 +17,7 @@ from nuclens.core.files import replacing
 from nuclens.core.labels import compact
 from nuclens.core.layers import stretches_of
 from nuclens.core.maps import MAX_PIXELS, need_ids, need_size, painted
-from nuclens.core.npy import npy_axes, open_npy
+from nuclens.core.npy import npy_shape, open_npy
 from nuclens.core.predictions import Prediction
 from nuclens.core.records import from_outlines, named_schema
 from nuclens.core.types import Frame, Instances
@@ -46,8 +46,9 @@ class PanNuke:
     )  # fmt: skip
 
     def claims(self, path: Path) -> bool:
-        """Whether it holds an array of four axes."""
-        return npy_axes(path) == 4
+        """Whether it holds an array of four axes, the last longer than the two of CoNIC."""
+        shape = npy_shape(path)
+        return len(shape) == 4 and shape[3] > 2
 
     def write(self, path: Path, instances: Instances) -> None:
         """Draw all outlines, as those of one image; of one type, the first keeps the pixels.
