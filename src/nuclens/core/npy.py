@@ -63,7 +63,11 @@ def open_npy(path: Path) -> Shaped[np.ndarray, "..."]:
     need_file(path)
     try:
         with path.open("rb") as file:
-            npy_header(file)
+            shape, dtype = npy_header(file)
+            held = path.stat().st_size - file.tell()
+        # NumPy multiplies the sides in 64 bits, which overflow.
+        if math.prod(shape) * dtype.itemsize > held:
+            raise ValueError(f"{dtype} of shape {shape} in {held:,} bytes")
         array: Shaped[np.ndarray, "..."] = np.load(path, mmap_mode="r", allow_pickle=False)
     except _DAMAGE as error:
         raise DataError(f"{path}: no array that can be read ({_line(error)}); save it again as numbers") from error
