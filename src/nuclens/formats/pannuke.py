@@ -14,7 +14,7 @@ from jaxtyping import Int32, Int64, Shaped, UInt8
 from nuclens.core.contours import outlines, ring_offsets, take_rings
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.files import replacing
-from nuclens.core.labels import compact
+from nuclens.core.labels import compact, numbered
 from nuclens.core.layers import stretches_of
 from nuclens.core.maps import MAX_PIXELS, need_ids, need_size, painted
 from nuclens.core.npy import npy_shape, open_npy
@@ -23,6 +23,7 @@ from nuclens.core.records import from_outlines, named_schema
 from nuclens.core.types import Frame, Instances
 
 TYPES = ("Neoplastic", "Inflammatory", "Connective", "Dead", "Epithelial")
+_LARGE = 1 << 40  # ids from here on are ranked first, so that they can be multiplied
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +126,14 @@ def _numbered(
     """Stretches of one image with labels by type, numbered in the order of their ids, and the type of each label."""
     need_size(path, array.shape[1:3])
     found, lengths = stretches_of(array[index])
-    ids = need_ids(path, found[:, :-1])
-    ranks = compact(ids)[0].astype(np.int64)
+    ids = need_ids(path, found[:, :-1]).astype(np.int64)
+    if ids.max(initial=0) >= _LARGE:
+        ids = compact(ids)[0].astype(np.int64)
     # Nuclei of two types may have one id.
-    codes = np.where(ranks > 0, ranks * ids.shape[1] + np.arange(ids.shape[1]), 0)
-    numbers, kept = compact(codes)
-    return numbers, lengths, np.append(np.uint8(0), kept % ids.shape[1] + 1).astype(np.uint8)
+    channels = ids.shape[1]
+    numbers, kept = numbered(np.where(ids > 0, ids * channels + np.arange(channels), 0).reshape(-1))
+    types = np.append(np.uint8(0), kept % channels + 1).astype(np.uint8)
+    return numbers.reshape(ids.shape).astype(np.int32), lengths, types
 
 
 def _predict(path: Path, array: Shaped[np.ndarray, "n h w c"], index: int) -> Prediction:
