@@ -41,7 +41,7 @@ class CocoResults:
     def claims(self, path: Path) -> bool:
         """Whether it is a list of what has an image's number."""
         with path.open("rb") as file:
-            return file.read(64).lstrip()[:1] == b"[" and "image_id" in first_keys(path)
+            return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"[" and "image_id" in first_keys(path)
 
     def write(self, path: Path, instances: Instances) -> None:
         """Draw all nuclei as those of image 1; one that others cover is not written.
