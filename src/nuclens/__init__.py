@@ -13,7 +13,7 @@ _HOMES = {
     "Area": "nuclens.jobs.pictures",
     "BatchOptions": "nuclens.jobs.batch",
     "ClassSchema": "nuclens.core.schema",
-    "EvaluateOptions": "nuclens.jobs.evaluate",
+    "EvaluateOptions": "nuclens.jobs.source",
     "Frame": "nuclens.core.types",
     "InstanceMap": "nuclens.core.types",
     "Instances": "nuclens.core.types",
