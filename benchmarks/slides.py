@@ -147,6 +147,7 @@ def tilings(data: Path, scratch: Path) -> list[dict[str, Any]]:
 
 def worker(kind: str, slide: Path, out: Path, scratch: Path) -> dict[str, Any]:
     """One whole job, and what it took since the interpreter began."""
+    from nuclens.core.machine import peak_memory
     from nuclens.jobs import batch, segment
 
     tape = Tape(scratch / "heads")
@@ -177,7 +178,7 @@ def worker(kind: str, slide: Path, out: Path, scratch: Path) -> dict[str, Any]:
         "seconds": wall,
         "stages": record["effort"]["core_seconds"],
         "waits": record["effort"]["seconds"],
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+        "peak_mb": (peak_memory() or 0) / 1e6,
         "precision": plan["precision"],
     }
 

@@ -24,7 +24,8 @@ from nuclens.core.schema import UNTYPED
 from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import Frame, Instances
 
-MOST_BYTES, MOST_SECONDS = 400 << 20, 10.0
+MOST_BYTES, MOST_SECONDS = 400 << 20, 60.0  # a hang, however loaded the machine is
+READ = [name for name in FORMATS.names() if hasattr(FORMATS.get(name), "read")]
 TEXTS = ("geojson", "csv", "hovernet_json", "cellvit", "tiatoolbox", "coco", "coco_results")
 VALUES = (
     *("-1", "0.5", "1e308", "1e999", "NaN", "null", "true", "[]", "{}", '"x"', "[[[]]]", '""', "\x00", "\n"),
@@ -113,7 +114,7 @@ MUTATIONS: tuple[Mutation, ...] = (cut, flipped, overwritten, repeated, missing)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
-@pytest.mark.parametrize("name", FORMATS.names())
+@pytest.mark.parametrize("name", READ)
 def test_damaged_files(name: str, mutation: Mutation, tmp_path: Path) -> None:
     path = sample(tmp_path, name)
     whole, rng = path.read_bytes(), np.random.default_rng(len(name))

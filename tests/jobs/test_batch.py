@@ -67,9 +67,13 @@ def table(out: Path) -> list[dict[str, str]]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every result below a folder but the records, which tell the time."""
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "run.json"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+    """Every result below a folder but records and logs, which tell the time."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in found
+        if path.name not in ("run.json", "nuclens.log")
+    }
 
 
 def failed(outcomes: list[Outcome]) -> dict[str, str]:
