@@ -31,10 +31,14 @@ class NetworkContract:
     Attributes:
         name: Of the plug-in under test.
         parameters: How many a network for `HEADS` has with default options: what it costs, said aloud.
+        tiny: Options of a network small enough to be run again and again.
+        golden: Mean absolute value of each head of the tiny network of seed 0 on seeded noise.
     """
 
     name: ClassVar[str]
     parameters: ClassVar[int]
+    tiny: ClassVar[dict[str, Any]] = {}
+    golden: ClassVar[dict[str, float]]
 
     @pytest.fixture(autouse=True)
     def one_thread(self) -> Iterator[None]:
@@ -44,16 +48,19 @@ class NetworkContract:
         yield
         torch.set_num_threads(threads)
 
-    def built(self, heads: tuple[Head, ...] = HEADS, seed: int = 0) -> nn.Module:
-        """A network with random weights, in evaluation mode."""
+    def built(self, heads: tuple[Head, ...] = HEADS, seed: int = 0, **options: Any) -> nn.Module:
+        """A tiny network with random weights, in evaluation mode."""
         torch.manual_seed(seed)
         family = _NETWORKS.get(self.name)
-        network: nn.Module = family.build(heads, family.options())
+        network: nn.Module = family.build(heads, family.options(**{**self.tiny, **options}))
         return network.eval()
 
     def test_size_is_as_stated(self) -> None:
         """A change that makes the network larger is seen."""
-        assert sum(part.numel() for part in self.built().parameters()) == self.parameters
+        family = _NETWORKS.get(self.name)
+        with torch.device("meta"):
+            network: nn.Module = family.build(HEADS, family.options())
+        assert sum(part.numel() for part in network.parameters()) == self.parameters
 
     def test_stride_is_a_whole_number(self) -> None:
         """Tiling asks the network for it."""
@@ -75,6 +82,34 @@ class NetworkContract:
         heads = (Head("distance", 3, "linear", 16),)
         values = _run(self.built(heads), _pixels(1, 32, 32))
         assert {name: value.shape[1] for name, value in values.items()} == {"distance": 3}
+
+    @pytest.mark.parametrize("channels", [1, 3, 6])
+    def test_any_number_of_colour_planes(self, channels: int) -> None:
+        """Grey pictures, coloured ones and those of a scanner with more planes."""
+        values = _run(self.built(channels=channels), _pixels(1, 40, 32, channels))
+        assert values[HEADS[0].name].shape == (1, HEADS[0].channels, 40, 32)
+
+    def test_numbers_are_those_of_the_day_it_was_written(self) -> None:
+        """The same seed gives the same network wherever it runs, until someone changes it on purpose."""
+        values = _run(self.built(), _pixels(2, 40, 48))
+        found = {name: float(value.abs().mean()) for name, value in values.items()}
+        assert found == pytest.approx(self.golden, rel=1e-3)
+
+    def test_half_precision_stays_near(self) -> None:
+        """In bfloat16, as it is trained where processors have it, nothing overflows and little moves."""
+        network, pixels = self.built(), _pixels(2, 64, 64)
+        exact = _run(network, pixels)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = _run(network, pixels)
+        for name, value in rounded.items():
+            assert value.isfinite().all()
+            assert (value - exact[name]).abs().mean() < 0.1 * exact[name].abs().mean(), name
+
+    def test_one_image_can_be_learned_from(self) -> None:
+        """The smallest batch there is trains: statistics over a single picture are enough."""
+        values = self.built().train()(_pixels(1, 64, 64))
+        torch.autograd.backward([value.square().mean() for value in values.values()])
+        assert all(value.isfinite().all() for value in values.values())
 
     def test_gradient_reaches_every_parameter(self) -> None:
         """Nothing is carried along that learns nothing."""
@@ -112,9 +147,9 @@ class NetworkContract:
         _same(self.built(seed=3).state_dict(), self.built(seed=3).state_dict())
 
 
-def _pixels(count: int, height: int, width: int) -> Float[Tensor, "count 3 height width"]:
+def _pixels(count: int, height: int, width: int, channels: int = 3) -> Float[Tensor, "count channels height width"]:
     """Normalised pixels as networks get them."""
-    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(0))
+    return torch.randn(count, channels, height, width, generator=torch.Generator().manual_seed(0))
 
 
 def _run(network: nn.Module, pixels: Float[Tensor, "n c h w"]) -> dict[str, Tensor]:
