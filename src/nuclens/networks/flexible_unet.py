@@ -109,7 +109,9 @@ def _initialise(layer: nn.Module) -> None:
     # He's normal distribution behind rectifiers, Glorot's where nothing follows; biases start at 0.
     if isinstance(layer, nn.ConvTranspose2d):
         nn.init.xavier_uniform_(layer.weight)
-    elif isinstance(layer, nn.Conv2d):
+    elif (
+        isinstance(layer, nn.Conv2d) and not layer.weight.is_meta
+    ):  # where torch would load seconds of code to draw nothing
         nn.init.kaiming_normal_(layer.weight)
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.bias is not None:
         nn.init.zeros_(layer.bias)
