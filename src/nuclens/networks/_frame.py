@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -57,3 +58,17 @@ class Framed(nn.Module, ABC):
         """Channels by the name of their head."""
         parts = torch.split(y, [head.channels for head in self.heads], dim=1)
         return {head.name: part for head, part in zip(self.heads, parts, strict=True)}
+
+
+def he_normal(layers: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:
+    """Draw the weights of convolutions that rectifiers follow, and set their biases to 0.
+
+    Source: He et al., Delving Deep into Rectifiers, ICCV 2015, arXiv:1502.01852.
+    """
+    for layer in layers.modules():
+        if isinstance(layer, nn.Conv2d):
+            # On a device without numbers torch would load seconds of code to draw none.
+            if not layer.weight.is_meta:
+                nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

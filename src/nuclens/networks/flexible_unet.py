@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nuclens.core.errors import InputError
 from nuclens.core.heads import Head
-from nuclens.networks._frame import Framed
+from nuclens.networks._frame import Framed, he_normal
 
 Activation: TypeAlias = Literal["relu", "leaky_relu", "elu", "selu", "gelu", "silu", "mish"]
 _ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
@@ -92,7 +92,13 @@ class FlexibleUNet(Framed):
         self.enlarge = nn.ModuleList(nn.ConvTranspose2d(2 * width, width, 2, stride=2) for width in widths[:-1])
         self.up = nn.ModuleList(Block(2 * width, level, options) for level, width in enumerate(widths[:-1]))
         self.head = nn.Conv2d(widths[0], self.outputs, 1)
-        self.apply(_initialise)
+        he_normal(self, "fan_in")
+        for weight in self.enlarge.parameters():
+            # No rectifier follows, so Glorot's distribution.
+            if weight.ndim == 4:
+                nn.init.xavier_uniform_(weight)
+            else:
+                nn.init.zeros_(weight)
 
     def pixels(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n outputs h w"]:
         """All heads' channels, for sides that are multiples of the stride."""
@@ -103,18 +109,6 @@ class FlexibleUNet(Framed):
         for level in reversed(range(len(self.up))):
             x = self.up[level](torch.cat([self.enlarge[level](x), levels[level]], dim=1))
         return self.head(x)  # type: ignore[no-any-return]
-
-
-def _initialise(layer: nn.Module) -> None:
-    # He's normal distribution behind rectifiers, Glorot's where nothing follows; biases start at 0.
-    if isinstance(layer, nn.ConvTranspose2d):
-        nn.init.xavier_uniform_(layer.weight)
-    elif (
-        isinstance(layer, nn.Conv2d) and not layer.weight.is_meta
-    ):  # where torch would load seconds of code to draw nothing
-        nn.init.kaiming_normal_(layer.weight)
-    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.bias is not None:
-        nn.init.zeros_(layer.bias)
 
 
 @dataclass(frozen=True, slots=True)
