@@ -45,19 +45,21 @@ class Framed(nn.Module, ABC):
     def padded(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
         """The pixels with their border repeated up to the next multiples of the stride."""
         bottom, right = -x.shape[-2] % self.stride, -x.shape[-1] % self.stride
-        # A graph is traced at a multiple of the stride and only ever meets such sizes.
-        if torch.jit.is_tracing() or not (bottom or right):  # type: ignore[no-untyped-call, attr-defined]
-            return x
-        return F.pad(x, (0, right, 0, bottom), mode="replicate")
+        return F.pad(x, (0, right, 0, bottom), mode="replicate") if not _tracing() and (bottom or right) else x
 
     def cropped(self, y: Float[Tensor, "n k h2 w2"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h w"]:
         """The part of an output that belongs to the pixels given."""
-        return y if y.shape[-2:] == x.shape[-2:] else y[..., : x.shape[-2], : x.shape[-1]]
+        return y if _tracing() or y.shape[-2:] == x.shape[-2:] else y[..., : x.shape[-2], : x.shape[-1]]
 
     def split(self, y: Float[Tensor, "n outputs h w"]) -> dict[str, Float[Tensor, "n head h w"]]:
         """Channels by the name of their head."""
         parts = torch.split(y, [head.channels for head in self.heads], dim=1)
         return {head.name: part for head, part in zip(self.heads, parts, strict=True)}
+
+
+def _tracing() -> bool:
+    """Whether a graph is being made: it is traced at a multiple of the stride and only ever meets such sizes."""
+    return bool(torch.jit.is_tracing())  # type: ignore[no-untyped-call, attr-defined]
 
 
 def he_normal(layers: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:

@@ -26,9 +26,9 @@ def spectral_pool(x: Float[Tensor, "n c h w"], height: int, width: int) -> Float
     """
     rows, twisted_rows = _low_pass(x.shape[-2], height, x)
     columns, twisted_columns = _low_pass(x.shape[-1], width, x)
-    real = rows @ x @ columns.mT
+    real = rows @ x @ columns.transpose(0, 1)
     # Both imaginary parts are of the lone frequency, so they matter only if both sides are even.
-    return real - twisted_rows @ x @ twisted_columns.mT
+    return real - twisted_rows @ x @ twisted_columns.transpose(0, 1)
 
 
 def _low_pass(source: int, target: int, like: Tensor) -> tuple[Float[Tensor, "target source"], Tensor]:
@@ -36,8 +36,8 @@ def _low_pass(source: int, target: int, like: Tensor) -> tuple[Float[Tensor, "ta
     frequencies = torch.arange(target, device=like.device) - target // 2
     taken, given = (_waves(side, frequencies) for side in (target, source))
     # Of every frequency but the lone one both signs are kept, so sines cancel there.
-    real = taken[0] @ given[0].mT + taken[1] @ given[1].mT
-    imaginary = taken[1] @ given[0].mT - taken[0] @ given[1].mT
+    real = taken[0] @ given[0].transpose(0, 1) + taken[1] @ given[1].transpose(0, 1)
+    imaginary = taken[1] @ given[0].transpose(0, 1) - taken[0] @ given[1].transpose(0, 1)
     return (real / source).to(like.dtype), (imaginary / source).to(like.dtype)
 
 

@@ -76,18 +76,19 @@ class SwitchableNorm(nn.Module):
             means[2] = mean.mean(dim=0, keepdim=True)
             variances[2] = square.mean(dim=0, keepdim=True) - means[2].square()
             self._remember(means[2], variances[2])
-        mixed_mean, mixed_var = (
-            sum(share * part for share, part in zip(torch.softmax(weights, dim=0), parts, strict=True))
-            for weights, parts in ((self.mean_weight, means), (self.var_weight, variances))
-        )
-        scale = self.weight[:, None, None] * torch.rsqrt(mixed_var + self.eps)
-        normalised: Tensor = (x - mixed_mean) * scale + self.bias[:, None, None]
+        scale = self.weight[:, None, None] * torch.rsqrt(_mixed(self.var_weight, variances) + self.eps)
+        normalised: Tensor = (x - _mixed(self.mean_weight, means)) * scale + self.bias[:, None, None]
         return normalised
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, var: Tensor) -> None:
         self.running_mean.lerp_(mean.flatten().to(self.running_mean), 1 - self.momentum)
         self.running_var.lerp_(var.flatten().to(self.running_var), 1 - self.momentum)
+
+
+def _mixed(weights: Float[Tensor, "3"], parts: list[Tensor]) -> Tensor:
+    shares = torch.softmax(weights, dim=0)
+    return shares[0] * parts[0] + shares[1] * parts[1] + shares[2] * parts[2]
 
 
 class Inception(nn.Module):
