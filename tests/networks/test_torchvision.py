@@ -135,7 +135,8 @@ def _fill(network: nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
 
     def noise(value: Tensor) -> Tensor:
-        return torch.randn(value.shape, generator=generator)
+        drawn: Tensor = torch.randn(value.shape, generator=generator)
+        return drawn
 
     with torch.no_grad():
         for name, value in sorted(network.state_dict().items()):

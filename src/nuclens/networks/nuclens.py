@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -18,22 +19,32 @@ from torch.nn import functional as F
 
 from nuclens.core.heads import Head
 
+Size: TypeAlias = Literal["tiny", "small", "base"]
+# Of each size: channels at strides 2, 4, 8 and 16, and residual blocks downwards and upwards.
+SIZES: dict[Size, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
+    "tiny": ((8, 16, 32, 64), (1, 1, 2, 2), (1, 1, 1)),
+    "small": ((16, 32, 64, 128), (1, 2, 3, 2), (2, 1, 1)),
+    "base": ((32, 64, 128, 256), (1, 2, 4, 3), (2, 2, 1)),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class NuclensOptions:
-    """Shape of the network.
+    """Shape of the network: a named size, or one's own in part or in whole.
 
     Attributes:
         channels: Colour planes of the input.
+        size: What is not told below is this size's.
         widths: Channels at strides 2, 4, 8 and 16.
         blocks: Residual blocks of each stage, downwards.
         top_blocks: Residual blocks at strides 2, 4 and 8, upwards.
     """
 
     channels: int = 3
-    widths: tuple[int, ...] = (16, 32, 64, 128)
-    blocks: tuple[int, ...] = (1, 2, 3, 2)
-    top_blocks: tuple[int, ...] = (2, 1, 1)
+    size: Size = "small"
+    widths: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
+    top_blocks: tuple[int, ...] = ()
 
 
 class Unit(nn.Sequential):
@@ -61,18 +72,20 @@ class NuclensNetwork(nn.Module):
 
     def __init__(self, heads: tuple[Head, ...], options: NuclensOptions) -> None:
         super().__init__()
-        widths = options.widths
+        named = SIZES[options.size]
+        widths, downwards = options.widths or named[0], options.blocks or named[1]
+        # A single level has no way up, so an empty one is meant then.
+        upwards = options.top_blocks or (named[2] if len(widths) > 1 else ())
         self.stride = 2 ** len(widths)
         self.heads = heads
         sources = (4 * options.channels, *widths[:-1])
         self.stages = nn.ModuleList(
             nn.Sequential(Unit(source, width, stride=1 if level == 0 else 2), *_residuals(width, blocks))
-            for level, (source, width, blocks) in enumerate(zip(sources, widths, options.blocks, strict=True))
+            for level, (source, width, blocks) in enumerate(zip(sources, widths, downwards, strict=True))
         )
         self.laterals = nn.ModuleList(nn.Conv2d(deep, shallow, 1) for shallow, deep in itertools.pairwise(widths))
         self.tops = nn.ModuleList(
-            nn.Sequential(*_residuals(width, blocks))
-            for width, blocks in zip(widths[:-1], options.top_blocks, strict=True)
+            nn.Sequential(*_residuals(width, blocks)) for width, blocks in zip(widths[:-1], upwards, strict=True)
         )
         self.head = nn.Conv2d(widths[0], 4 * sum(head.channels for head in heads), 3, padding=1)
 
