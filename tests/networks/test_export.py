@@ -22,16 +22,12 @@ RESNET = {"layers": 26, "width": 2, "features": 4}
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("nuclens", {"widths": (4, 4), "blocks": (1, 1), "top_blocks": (1,)}),
     ("flexible_unet", {"layers": 3, "base_filters": 2, "normalization": "both", "activation": "mish"}),
-    ("unet", {"start": 2, "depth": 3}),
     ("unet", {"start": 2, "depth": 3, "upsampling": "bilinear", "bottleneck": "narrow", "pooling": "hybrid"}),
-    ("inception_unet", {"start": 2, "depth": 3}),
-    ("inception_unet", {"start": 2, "depth": 2, "upsampling": "bilinear"}),
+    ("inception_unet", {"start": 2, "depth": 2}),
     ("resunet", {"start": 2, "depth": 3}),
     ("attention_unet", {"start": 2, "depth": 3}),
     ("refinenet", RESNET),
-    ("refinenet", {**RESNET, "light": True}),
     ("deeplabv3", RESNET),
-    ("vgg_unet", {"start": 2}),
     ("vgg_unet", {"start": 2, "layers": 16, "upsampling": "bilinear"}),
 ]
 
@@ -41,8 +37,12 @@ def test_no_family_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize(("name", "options"), OPTIONS)
-def test_graph_gives_what_torch_gives(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+def test_graph_gives_what_torch_gives(
+    name: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
+    # The size a graph is traced at changes nothing but the time it takes.
+    monkeypatch.setattr("nuclens.training.export.PROBE_STRIDES", 2)
     family = NETWORKS.get(name)
     network = family.build(HEADS, family.options(**options)).eval()
     with warnings.catch_warnings():
@@ -52,7 +52,7 @@ def test_graph_gives_what_torch_gives(name: str, options: dict[str, Any], tmp_pa
     core = openvino.Core()
     precise = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     graph = core.compile_model(tmp_path / "model.xml", "CPU", precise)
-    for rows, columns in ((2, 3), (5, 1)):
+    for rows, columns in ((1, 3), (4, 1)):
         pixels = torch.randn(1, 3, rows * network.stride, columns * network.stride)
         with torch.inference_mode():
             wanted = Deployed(network, HEADS)(pixels)

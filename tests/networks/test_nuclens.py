@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -111,6 +111,6 @@ def test_the_default_is_small_and_says_so_in_any_way() -> None:
 def test_the_shipped_weights_fit() -> None:
     folder = shipped()["default"]
     card = card_from_json((folder / CARD).read_bytes(), str(folder))
-    options = {name: tuple(value) for name, value in card.network_options.items()}
+    options: dict[str, Any] = {name: tuple(value) for name, value in card.network_options.items()}
     network = PLUGIN.build(card.heads, NuclensOptions(**options))
     network.load_state_dict(load_file(folder / WEIGHTS), strict=True)

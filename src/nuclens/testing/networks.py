@@ -105,6 +105,14 @@ class NetworkContract:
             assert value.isfinite().all()
             assert (value - exact[name]).abs().mean() < 0.1 * exact[name].abs().mean(), name
 
+    def test_half_precision_can_be_learned_from(self) -> None:
+        """In bfloat16 every gradient is a number."""
+        network = self.built().train()
+        with torch.autocast("cpu", torch.bfloat16):
+            values = network(_pixels(2, 64, 64))
+        torch.autograd.backward([value.float().square().mean() for value in values.values()])
+        assert all(part.grad is not None and part.grad.isfinite().all() for part in network.parameters())
+
     def test_one_image_can_be_learned_from(self) -> None:
         """The smallest batch there is trains: statistics over a single picture are enough."""
         values = self.built().train()(_pixels(1, 64, 64))
@@ -140,6 +148,14 @@ class NetworkContract:
         network, other, pixels = self.built(), self.built(seed=1), _pixels(1, 32, 48)
         save_file(network.state_dict(), tmp_path / "weights.safetensors")
         other.load_state_dict(load_file(tmp_path / "weights.safetensors"), strict=True)
+        _same(_run(network, pixels), _run(other, pixels))
+
+    def test_a_network_without_numbers_can_be_filled(self) -> None:
+        """Built on the `meta` device, where nothing is drawn or fetched, and given all its weights at once."""
+        network, pixels = self.built(), _pixels(1, 32, 48)
+        with torch.device("meta"):
+            other = self.built()
+        other.load_state_dict(network.state_dict(), strict=True, assign=True)
         _same(_run(network, pixels), _run(other, pixels))
 
     def test_the_seed_decides_the_weights(self) -> None:
