@@ -31,7 +31,7 @@ def test_the_digest_is_of_every_part() -> None:
     assert Plan(**asdict(PLAN)).digest == PLAN.digest
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(-64, 10**6), st.integers(-64, 10**6)), max_size=5))
 def test_ids_are_uuids_of_the_anchor(anchors: list[tuple[int, int]]) -> None:
     space = uuid.UUID(bytes=hashlib.sha256(b"nuclens image model").digest()[:16])
@@ -94,6 +94,18 @@ def test_an_unknown_or_impossible_resolution_is_refused(mpp: float | None, told:
         scale_of(card(), mpp, "a.png")
     assert str(caught.value).startswith("a.png: ")
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(("power", "hint"), [
+    (20.0, "objective 20x: try --mpp 0.5 "),
+    (40.0, "objective 40x: try --mpp 0.25 "),
+    (22.6, "objective 22.6x: try --mpp 0.44 "),
+    (None, "give --mpp (mpp= in Python): 0.25 for a 40x scan"),
+])  # fmt: skip
+def test_the_objective_is_a_hint_and_no_resolution(power: float | None, hint: str) -> None:
+    with pytest.raises(ResolutionError) as caught:
+        scale_of(card(), None, "a.svs", power)
+    assert hint in str(caught.value)
 
 
 @pytest.mark.parametrize(("text", "found"), [

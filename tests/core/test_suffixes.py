@@ -23,6 +23,10 @@ from nuclens.core.types import Frame, no_instances, read_instances
         ("label.npy", "npy"),
         ("a.pannuke.npy", "pannuke"),
         ("a.npz", "npz"),
+        ("mask.png", "mask"),
+        ("case-1_mask.png", "mask"),
+        ("colour.png", "colour"),
+        ("probability.png", "probability"),
         ("a.mat", "hovernet_mat"),
         ("a.hovernet.json", "hovernet_json"),
         ("a.cellvit.json", "cellvit"),
@@ -32,6 +36,13 @@ from nuclens.core.types import Frame, no_instances, read_instances
 )
 def test_suffixes_pick_formats(name: str, wanted: str) -> None:
     assert format_to_write(Path(name)) is FORMATS.get(wanted)
+
+
+def test_pictures_are_not_read_back(tmp_path: Path) -> None:
+    """A mask by its name may be anybody's label map; one that is asked for by name cannot be read."""
+    assert format_to_read(tmp_path / "case-1_mask.png") is FORMATS.get("png16")
+    with pytest.raises(InputError, match=r"a\.png: mask is only written, not read"):
+        format_to_read(tmp_path / "a.png", "mask")
 
 
 def test_an_ending_that_formats_share_needs_a_longer_suffix_or_a_name(tmp_path: Path) -> None:
@@ -55,7 +66,7 @@ def test_an_ending_that_formats_share_needs_a_longer_suffix_or_a_name(tmp_path: 
         ('{"1": {"box": [0, 0, 1, 1], "centroid": [0, 0], "contour": [[0, 0]]}}', "tiatoolbox"),
         ('{"info": {}, "images": []}', "coco"),
         ('{"annotations": [{"type": 3}]}', "coco"),
-        ('[{"image_id": 1}]', "coco"),
+        ('[{"image_id": 1}]', "coco_results"),
         ('{"type": "FeatureCollection", "features": []}', "geojson"),
         ('\ufeff[{"type": "Feature"}]', "geojson"),
     ],
@@ -67,8 +78,8 @@ def test_first_keys_tell_json_apart(content: str, wanted: str, tmp_path: Path) -
 
 
 def test_axes_tell_arrays_apart(tmp_path: Path) -> None:
-    for name, axes in (("npy", 2), ("pannuke", 4)):
-        np.save(tmp_path / "a.npy", np.zeros([2] * axes))
+    for name, shape in (("npy", (2, 2)), ("pannuke", (2, 2, 2, 6)), ("pannuke", (2, 2, 2, 3)), ("conic", (6, 2, 2, 2))):
+        np.save(tmp_path / "a.npy", np.zeros(shape))
         assert format_to_read(tmp_path / "a.npy") is FORMATS.get(name)
 
 

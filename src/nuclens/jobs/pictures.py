@@ -22,7 +22,8 @@ from nuclens.core.tissue_files import read_tissue
 from nuclens.core.types import Frame
 from nuclens.jobs.journal import Journal, MemoryJournal
 
-PLAIN_PIXELS = 100_000_000  # above it, and with more than one level, an input is a slide
+SLIDE_PIXELS = 36_000_000  # above it, and with more than one level, an input is a slide: its labels take 1.5 GB
+PLAIN_PIXELS = 100_000_000  # above it labels and overlay are not written, even where they are asked for
 _REGION = re.compile(r"\s*({0})\s*,\s*({0})\s*,\s*({0})\s*,\s*({0})\s*(px|um|µm)?\s*".format(r"-?\d+\.?\d*"))
 
 Pixels: TypeAlias = UInt8[np.ndarray, "h w 3"]
@@ -97,6 +98,7 @@ class Picture:
         plan: Everything that decides its result.
         frame: Grid of the results.
         tiles: What the network reads: those that may hold wanted nuclei.
+        skipped: The others.
         tissue: Where nuclei are wanted, None for everywhere.
         strict: Whether a tile that cannot be read ends it.
         journal: Finished tiles.
@@ -110,6 +112,7 @@ class Picture:
     plan: Plan
     frame: Frame
     tiles: tuple[Tile, ...]
+    skipped: tuple[Tile, ...] = ()
     tissue: TissueMask | None = None
     strict: bool = False
     journal: Journal = field(default_factory=MemoryJournal)
@@ -141,6 +144,15 @@ class Picture:
                 found[f"{left + column},{top + row},{right - left},{bottom - top}"] = self.unreadable[tile.index]
         return found
 
+    def may_hold(self, tile: Tile) -> bool:
+        """Whether a tile may own wanted nuclei."""
+        box, region = level_0(tile.core, self.plan.scale), self.plan.region
+        if region is not None and not (
+            box[0] < region[2] and region[0] < box[2] and box[1] < region[3] and region[1] < box[3]
+        ):
+            return False
+        return self.tissue is None or self.tissue.touches(box)
+
     def wanted(self, anchors: Int32[np.ndarray, "n 2"]) -> Bool[np.ndarray, "n"]:
         """Which nuclei, by their anchors on the working grid, are in the region and on tissue, whatever their tile."""
         points = (anchors + 0.5) / self.plan.scale
@@ -169,7 +181,7 @@ class Picture:
 
 def is_slide(slide: Slide) -> bool:
     """Whether an input is treated as a slide and not as a plain image."""
-    return len(slide.levels) > 1 or math.prod(slide.shape) > PLAIN_PIXELS
+    return len(slide.levels) > 1 or math.prod(slide.shape) > SLIDE_PIXELS
 
 
 def level_0(box: Box, scale: float) -> Box:
@@ -177,8 +189,3 @@ def level_0(box: Box, scale: float) -> Box:
     top, left = (math.floor(place / scale) for place in box[:2])
     bottom, right = (math.ceil(place / scale) for place in box[2:])
     return top, left, bottom, right
-
-
-def meets(box: Box, other: Box) -> bool:
-    """Whether two boxes have a pixel in common."""
-    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
