@@ -76,6 +76,11 @@ def test_every_activation_learns(activation: str) -> None:
     assert first.grad.any()
 
 
+def test_no_levels_are_refused() -> None:
+    with pytest.raises(InputError, match="layers: got 0, wanted at least 1"):
+        _network(layers=0)
+
+
 def test_even_kernels_are_refused() -> None:
     with pytest.raises(InputError, match="base_kernel: got 4, wanted an odd number"):
         _network(base_kernel=4)

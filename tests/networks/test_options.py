@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip("torch", reason="torch is not installed")
 
-from pydantic import TypeAdapter, ValidationError  # noqa: E402
+from pydantic import TypeAdapter, ValidationError
 
-from nuclens.core.kinds import Kind  # noqa: E402
+from nuclens.core.kinds import Kind
 
 NETWORKS: Kind[Any] = Kind("nuclens.networks")
-WRONG = {
+WRONG: dict[str, dict[str, Any]] = {
     "attention_unet": {"start": "64"},
     "deeplabv3": {"layers": 51},
     "flexible_unet": {"activation": "tanh"},

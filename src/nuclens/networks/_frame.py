@@ -53,8 +53,12 @@ class Framed(nn.Module, ABC):
 
     def split(self, y: Float[Tensor, "n outputs h w"]) -> dict[str, Float[Tensor, "n head h w"]]:
         """Channels by the name of their head."""
-        parts = torch.split(y, [head.channels for head in self.heads], dim=1)
-        return {head.name: part for head, part in zip(self.heads, parts, strict=True)}
+        # Split as rows of pixels, heads are slices of memory; split as pictures, OpenVINO copies channel by channel.
+        parts = torch.split(y.flatten(2), [head.channels for head in self.heads], dim=1)
+        return {
+            head.name: part.reshape(-1, head.channels, y.shape[-2], y.shape[-1])
+            for head, part in zip(self.heads, parts, strict=True)
+        }
 
 
 def _tracing() -> bool:

@@ -121,8 +121,10 @@ class FlexibleUNetFamily:
         """A network for these heads, weights drawn from torch's generator.
 
         Raises:
-            InputError: The first kernel is even, or dropout reaches 1 on the deepest level.
+            InputError: There are no levels, the first kernel is even, or dropout reaches 1 on the deepest level.
         """
+        if options.layers < 1:
+            raise InputError(f"layers: got {options.layers}, wanted at least 1 level")
         if options.base_kernel % 2 == 0:
             raise InputError(f"base_kernel: got {options.base_kernel}, wanted an odd number of pixels")
         if not 0 <= options.dropout * (options.layers - 1) < 1:
