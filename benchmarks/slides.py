@@ -113,7 +113,7 @@ def kills(data: Path, scratch: Path) -> dict[str, Any]:
             process = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.DEVNULL)
             time.sleep(chance.uniform(0.05, 0.4) * seconds)
             process.send_signal(signal.SIGKILL)
-            if process.wait() == -signal.SIGKILL:
+            if process.wait() == -signal.SIGKILL and not (out / slide.stem / "run.json").exists():
                 kept.append(len(list((out / slide.stem / "journal" / "blocks").glob("[0-9]*.arrow"))))
         subprocess.run([*command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
         log = (out / "nuclens.log").read_text(encoding="utf-8")
@@ -147,6 +147,7 @@ def tilings(data: Path, scratch: Path) -> list[dict[str, Any]]:
 
 def worker(kind: str, slide: Path, out: Path, scratch: Path) -> dict[str, Any]:
     """One whole job, and what it took since the interpreter began."""
+    from nuclens.core.machine import peak_memory
     from nuclens.jobs import batch, segment
 
     tape = Tape(scratch / "heads")
@@ -177,7 +178,7 @@ def worker(kind: str, slide: Path, out: Path, scratch: Path) -> dict[str, Any]:
         "seconds": wall,
         "stages": record["effort"]["core_seconds"],
         "waits": record["effort"]["seconds"],
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+        "peak_mb": (peak_memory() or 0) / 1e6,
         "precision": plan["precision"],
     }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 from jaxtyping import UInt8
 
 from nuclens.core.card import Card, Preprocessing
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from nuclens.training.settings import ResolvedRecipe
 
 ROOT = Path(__file__).parent.parent
+
+# How long an example takes says more about the machine's other work than about ours.
+settings.register_profile("nuclens", deadline=None)
+settings.load_profile("nuclens")
 
 
 @pytest.fixture(scope="session")
