@@ -330,6 +330,26 @@ def test_a_recipe_may_extend_another(path: Path) -> None:
     assert recipe.network_options == {"widths": (8, 8, 16, 16)}
 
 
+@pytest.mark.parametrize("told", ['[schedule]\nname = "cosine"\nlow = 1e-6\n', 'schedule = "cosine"\n'])
+def test_options_stay_with_the_name_they_belong_to(path: Path, told: str) -> None:
+    base = 'augment = "strong"\n' + GOOD + '[schedule]\nname = "restarts"\nfirst = 500\n'
+    (path.parent / "base.toml").write_text(base, encoding="utf-8")
+    beginning = 'extends = "base.toml"\n'
+    assert load(path, beginning, "schedule.factor=2.0").schedule_options == {"first": 500, "factor": 2.0}
+    other = load(path, beginning + told, "train.warm_up=2")
+    assert (other.schedule, other.schedule_options["length"]) == ("cosine", 10)
+    assert "first" not in other.schedule_options
+    strong = AugmentSettings(**PRESETS["strong"])
+    assert load(path, beginning, "augment.noise=1.0").augment == replace(strong, noise=1.0)
+    assert load(path, beginning, "augment='flips'").augment == AugmentSettings(**PRESETS["flips"])
+
+
+def test_an_option_of_a_loss_keeps_its_weight(path: Path) -> None:
+    recipe = load(path, GOOD, "losses.type_coarse=0.25", "losses.type_dice={weight=3}", "losses.type_dice.over='image'")
+    assert recipe.losses == {"nucleus_bce": 1.0, "type_coarse": 0.25, "type_dice": 3.0}
+    assert recipe.loss_options == {"type_dice": {"over": "image"}}
+
+
 def test_only_one_level_of_extension(path: Path) -> None:
     (path.parent / "base.toml").write_text('extends = "third.toml"\n' + GOOD, encoding="utf-8")
     assert faults(path, 'extends = "base.toml"') == ["extends: no such setting"]

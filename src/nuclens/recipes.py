@@ -28,6 +28,8 @@ from nuclens.training.settings import ResolvedRecipe, from_plain
 NETWORKS: Kind[Any] = Kind("nuclens.networks")
 ENCODINGS: Kind[Any] = Kind("nuclens.encodings")
 _CHECK = TypeAdapter(ResolvedRecipe)
+# What a table is short for where it is no table, but a name or a preset alone.
+_SHORT = {"network": "name", "encoding": "name", "schedule": "name", "optimiser": "name", "augment": "preset"}
 _BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
 
@@ -58,7 +60,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> ResolvedRecipe:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return _spelt_out(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror}); wanted a recipe in TOML") from error
     except ValueError as error:
@@ -67,41 +69,51 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _parsed(change: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(change)
+        return _spelt_out(tomllib.loads(change))
     except ValueError as error:
         raise RecipeError(f"--set {change}: not a setting ({error}); wanted name=value, text in quotes") from error
 
 
+def _spelt_out(plain: dict[str, Any]) -> dict[str, Any]:
+    """Names, presets and weights that stand alone as the tables they are short for."""
+    full = dict(plain)
+    for table, key in _SHORT.items():
+        if not isinstance(full.get(table, {}), dict):
+            full[table] = {key: full[table]}
+    if isinstance(losses := full.get("losses"), dict):
+        tables = {name: value if isinstance(value, dict) else {"weight": value} for name, value in losses.items()}
+        full["losses"] = tables
+    return full
+
+
 def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """`base` with what `top` says put over it, table by table; lists are replaced whole."""
+    """`base` with what `top` says put over it, table by table; lists are replaced whole.
+
+    So are tables that name something else, whose options are of no use for it.
+    """
     merged = dict(base)
     for name, value in top.items():
         both = isinstance(value, dict) and isinstance(base.get(name), dict)
-        merged[name] = _merged(base[name], value) if both else value
+        another = both and any(key in value and value[key] != base[name].get(key) for key in _SHORT.values())
+        merged[name] = _merged(base[name], value) if both and not another else value
     return merged
 
 
 def _flat(plain: dict[str, Any]) -> dict[str, Any]:
-    """The file's tables of a name and its options, such as `[network]`, told apart; a name alone will do.
-
-    A loss may likewise be a weight alone or a table of `weight` and options, and
-    an augmentation begins with what its `preset` stands for.
-    """
+    """Tables such as `[network]` told apart into a name and its options, likewise losses; presets put in."""
     flat = dict(plain)
-    for kind in ("network", "encoding", "schedule", "optimiser"):
-        table = flat.pop(kind, {})
-        options = dict(table) if isinstance(table, dict) else {"name": table}
-        if "name" in options:
-            flat[kind] = options.pop("name")
-        flat[f"{kind}_options"] = options
-    augment = flat.get("augment", {})
-    augment = dict(augment) if isinstance(augment, dict) else {"preset": augment}
-    if augment.get("preset") in [*PRESETS]:
-        augment = PRESETS[augment.pop("preset")] | augment
-    flat["augment"] = augment
+    for table, key in _SHORT.items():
+        options = dict(flat.pop(table, {}))
+        if table == "augment":
+            known = options.get(key) in [*PRESETS]
+            flat[table] = PRESETS[options.pop(key)] | options if known else options
+            continue
+        if key in options:
+            flat[table] = options.pop(key)
+        flat[f"{table}_options"] = options
     if isinstance(losses := flat.get("losses"), dict):
-        tables = {name: dict(value) for name, value in losses.items() if isinstance(value, dict)}
-        flat["losses"] = losses | {name: table.pop("weight", 1.0) for name, table in tables.items()}
+        tables = {name: dict(table) for name, table in losses.items()}
+        flat["losses"] = {name: table.pop("weight", 1.0) for name, table in tables.items()}
         flat["loss_options"] = {name: table for name, table in tables.items() if table}
     return flat
 
