@@ -77,7 +77,7 @@ def region(part: dict[str, Any]) -> Iterator[str]:
     yield para(
         f"With the network: {min(spent):.1f} to {max(spent):.1f} core-s, peak",
         f"{max(run['peak_mb'] for run in real):,.0f} MB;",
-        f"this process alone kept the two cores {min(busy):.0%} to {max(busy):.0%} busy beside the other work.",
+        f"this process kept the two cores {min(busy):.0%} to {max(busy):.0%} busy.",
     )
     yield ""
 
