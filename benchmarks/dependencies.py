@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 PAGE = Path(__file__).parent.parent / "docs" / "dependencies.md"
 RUNS = 3
-MODULES = {"lightning": "lightning.fabric", "opencv-python-headless": "cv2"}
+MODULES = {"lightning": "lightning.fabric", "opencv-python-headless": "cv2", "openslide-python": "openslide"}
 REASONS = {
     "cyclopts": "the command line: typed functions with docstrings become commands",
     "imagecodecs": "decodes what is inside a TIFF: JPEG, JPEG 2000, zstd and the like",
@@ -24,6 +24,8 @@ REASONS = {
     "nncf": "turns a trained network into 8-bit integers, once, when it is exported",
     "numpy": "all arrays",
     "opencv-python-headless": "components, blurs, distances, outlines and picture files at full speed",
+    "openslide-bin": "the OpenSlide library, which reads scanners' own formats",
+    "openslide-python": "calls it; brings Pillow, 20 MB, and is imported only when such a slide is opened",
     "openvino": "runs the networks: the fastest on CPUs, above all with 8-bit integers",
     "orjson": "writes GeoJSON straight from arrays",
     "pyarrow": "reads and writes GeoParquet, the result file",

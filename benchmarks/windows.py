@@ -38,7 +38,13 @@ WINDOWS = (500, 1000, 2000, 4000, 8000, 16_000)  # px
 TRIES = 200
 NAMES = ("neoplastic", "inflammatory", "connective", "epithelial")
 MEASURED = ("Area µm^2", "Length µm", "Circularity", "Solidity", "Max diameter µm", "Min diameter µm", "OD mean")
-WRITERS = {"geoparquet": ".parquet", "geojson": ".geojson", "arrow": ".arrow", "csv": ".csv"}
+WRITERS = {
+    "geoparquet": ".parquet",
+    "geojson": ".geojson",
+    "geojson, gzipped": ".geojson.gz",
+    "arrow": ".arrow",
+    "csv": ".csv",
+}
 
 
 def main() -> None:
@@ -215,7 +221,7 @@ def write(nuclei: int, costs: dict[str, tuple[float, float, float]], found: list
     lines += [
         "",
         "The least thinkable is nuclei ÷ group size, rounded up, and no file reaches it: a window as large as a group",
-        "lies on four of them in the mean, whatever their order and size. Sorting inside tiles gains nothing.",
+        "lies on four of them in the mean, whatever their order and size.",
         "",
         "## Writing",
         "",

@@ -22,7 +22,18 @@ from nuclens.core.errors import CheckpointError, MissingExtraError
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = (
-    *("segment", "demo", "train", "export", "doctor", "data", "evaluate", "evaluate compare", "evaluate ceiling"),
+    *(
+        "segment",
+        "demo",
+        "train",
+        "export",
+        "doctor",
+        "check",
+        "data",
+        "evaluate",
+        "evaluate compare",
+        "evaluate ceiling",
+    ),
     *(f"data {command}" for command in ("list", "info", "verify", "example", "convert", "preview")),
 )
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]

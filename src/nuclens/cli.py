@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from nuclens import __version__
+from nuclens.commands.check import check
 from nuclens.commands.evaluate import evaluation
 from nuclens.commands.segment import segment
 from nuclens.commands.terminal import FLAG, err, progress
@@ -245,6 +246,7 @@ def data_preview(
 
 
 app.command(evaluation)
+app.command(check, usage="Usage: nuclens check FILE... [OPTIONS]")
 
 
 @app.command

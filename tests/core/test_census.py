@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclens.core.census import MAX_CELLS, SCORE, STEPS, Census, cell_side
+from nuclens.core.census import MAX_CELLS, NO_TYPE, SCORE, STEPS, Census, cell_side
 from nuclens.core.errors import InputError
 from nuclens.core.schema import UNTYPED, ClassSchema, NucleusType
 from nuclens.core.types import AREA, Frame, Instances, no_instances
@@ -72,7 +72,7 @@ def test_quantiles_and_means_are_numpys_to_half_a_step(n: int, seed: int) -> Non
         for key, share in (("p05", 0.05), ("p25", 0.25), ("median", 0.5), ("p75", 0.75), ("p95", 0.95)):
             assert summary[key] == pytest.approx(np.quantile(values, share), abs=step * 0.51, rel=1e-5)
         assert summary["mean"] == pytest.approx(values.mean(), abs=step * 0.51, rel=1e-5)
-    for kind, name in enumerate(("nucleus", *SCHEMA.names)):
+    for kind, name in enumerate((NO_TYPE, *SCHEMA.names)):
         own = nuclei.area_um2[nuclei.types == kind]
         if len(own):
             assert found["types"][name]["measurements"][AREA]["median"] == pytest.approx(np.median(own), abs=0.0051)

@@ -87,6 +87,12 @@ def test_steep_light_and_yellow_glass() -> None:
     check(made)
 
 
+def test_glass_of_uneven_tint() -> None:
+    made = two_pieces(slope=0)
+    across = np.linspace(-1, 1, SIZE[1])[None, :, None] * (4, -2, -5)
+    check((np.where(made[1][..., None], made[0], made[0] + across), made[1]))
+
+
 @pytest.mark.parametrize(
     "color", [(40, 70, 170), (70, 110, 200), (30, 130, 80), (40, 150, 160), (215, 35, 45), (28, 28, 32)]
 )
@@ -214,3 +220,24 @@ def test_real_tissue_on_made_glass_is_found_with_its_fringe(region: Path) -> Non
         put(made, piece[:200, :220], 40, 60)
         put(made, piece[:90, :90], 350, 500)
         check(made, area=0.05)
+
+
+@pytest.mark.data
+def test_the_seams_of_a_real_mosaic_are_no_tissue(data_root: Path) -> None:
+    with closing(open_image(data_root / "slides" / "tcga-cr-7395-01a-01-ts1.svs")) as slide:
+        tissue = find_tissue(slide, 2.0)
+    # Upper left, upper right and lower left are glass, in part filled in by the scanner's program.
+    for glass_only in ((0, 0, 480, 1100), (550, 4100, 1150, 4443), (3250, 0, 3567, 1150)):
+        assert not tissue.touches(glass_only)
+    assert 0.6 < tissue.mask.mean() < 0.7
+    assert tissue.holds(np.array([[700.0, 1500], [1400, 2600], [3300, 3800], [120, 3250]])).all()
+
+
+@pytest.mark.data
+def test_a_real_biopsy_is_found_with_its_strands(data_root: Path) -> None:
+    with closing(open_image(data_root / "slides" / "cmu-1-small-region.svs")) as slide:
+        tissue = find_tissue(slide, slide.mpp)
+    assert tissue.holds(np.array([[1120.0, 120], [260, 820], [2900, 700], [1300, 1950], [1500, 1400]])).all()
+    assert not tissue.touches((100, 200, 800, 600))
+    assert not tissue.touches((1500, 0, 2967, 380))
+    assert 0.4 < tissue.mask.mean() < 0.6

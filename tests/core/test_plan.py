@@ -96,6 +96,18 @@ def test_an_unknown_or_impossible_resolution_is_refused(mpp: float | None, told:
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize(("power", "hint"), [
+    (20.0, "objective 20x: try --mpp 0.5 "),
+    (40.0, "objective 40x: try --mpp 0.25 "),
+    (22.6, "objective 22.6x: try --mpp 0.44 "),
+    (None, "give --mpp (mpp= in Python): 0.25 for a 40x scan"),
+])  # fmt: skip
+def test_the_objective_is_a_hint_and_no_resolution(power: float | None, hint: str) -> None:
+    with pytest.raises(ResolutionError) as caught:
+        scale_of(card(), None, "a.svs", power)
+    assert hint in str(caught.value)
+
+
 @pytest.mark.parametrize(("text", "found"), [
     ("flags\t\t: fpu sse4_2 avx2 avx512f avx512_vnni amx_int8\n", "amx_int8"),
     ("model\t: avx512f\nflags\t\t: fpu sse4_2 avx2\n", "avx2"),

@@ -23,6 +23,10 @@ from nuclens.core.types import Frame, no_instances, read_instances
         ("label.npy", "npy"),
         ("a.pannuke.npy", "pannuke"),
         ("a.npz", "npz"),
+        ("mask.png", "mask"),
+        ("case-1_mask.png", "mask"),
+        ("colour.png", "colour"),
+        ("probability.png", "probability"),
         ("a.mat", "hovernet_mat"),
         ("a.hovernet.json", "hovernet_json"),
         ("a.cellvit.json", "cellvit"),
@@ -32,6 +36,13 @@ from nuclens.core.types import Frame, no_instances, read_instances
 )
 def test_suffixes_pick_formats(name: str, wanted: str) -> None:
     assert format_to_write(Path(name)) is FORMATS.get(wanted)
+
+
+def test_pictures_are_not_read_back(tmp_path: Path) -> None:
+    """A mask by its name may be anybody's label map; one that is asked for by name cannot be read."""
+    assert format_to_read(tmp_path / "case-1_mask.png") is FORMATS.get("png16")
+    with pytest.raises(InputError, match=r"a\.png: mask is only written, not read"):
+        format_to_read(tmp_path / "a.png", "mask")
 
 
 def test_an_ending_that_formats_share_needs_a_longer_suffix_or_a_name(tmp_path: Path) -> None:

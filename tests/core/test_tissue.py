@@ -61,6 +61,16 @@ def test_areas_add_up(tissue: TissueMask, row: int, column: int) -> None:
     assert full.area_px() == pytest.approx(height * width)
 
 
+@given(masks(), st.floats(3, 400))
+def test_areas_of_a_grid_are_those_of_its_squares(tissue: TissueMask, side: float) -> None:
+    tissue = replace(tissue, margin=tissue.mask & (np.indices(tissue.mask.shape)[0] % 2 == 0))
+    areas = tissue.areas_px(side)
+    assert areas.sum() == pytest.approx(tissue.area_px())
+    for row, column in np.argwhere(areas >= 0)[:: max(1, areas.size // 5)].tolist():
+        box = (row * side, column * side, (row + 1) * side, (column + 1) * side)
+        assert areas[row, column] == pytest.approx(tissue.area_px(box))
+
+
 def test_everything_holds_and_touches_everything() -> None:
     tissue = everything((300, 1001))
     assert tissue.holds(np.array([[0, 0], [299.9, 1000.9], [301, 1002]])).all()
@@ -116,9 +126,7 @@ def test_tissue_is_found_where_it_lies() -> None:
     assert tissue.area_mm2(1.0) == pytest.approx(0.15, rel=0.05)  # without it
 
 
-def test_an_overview_in_blocks_is_the_overview(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overview_is_the_whole_slide() -> None:
     slide = array_slide(np.random.default_rng(2).integers(0, 256, (301, 517, 3), np.uint8))
-    whole = overview(slide, 0.1)
-    monkeypatch.setattr("nuclens.core.tissue._BLOCK", 70)
-    assert np.array_equal(overview(slide, 0.1), whole)
-    assert whole.shape == (31, 52, 3)
+    assert overview(slide, 0.1).shape == (31, 52, 3)
+    assert np.array_equal(overview(slide, 1.0), slide.rgb)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nuclens.core.suffixes import FORMATS
-from nuclens.testing.formats import FormatContract
+from nuclens.testing.formats import FormatContract, WriterContract
 
 
 class TestGeoParquet(FormatContract):
@@ -62,6 +62,26 @@ class TestPanNuke(FormatContract):
     name = "pannuke"
 
 
+class TestMask(WriterContract):
+    name = "mask"
+
+
+class TestColour(WriterContract):
+    name = "colour"
+
+
+class TestProbability(WriterContract):
+    name = "probability"
+
+
+def test_every_format_is_under_contract() -> None:
+    suites = [suite for suite in globals().values() if isinstance(suite, type) and issubclass(suite, WriterContract)]
+    assert {getattr(suite, "name", None) for suite in suites} == {None, *FORMATS.names()}
+    for suite in suites:
+        if hasattr(suite, "name"):
+            assert issubclass(suite, FormatContract) == hasattr(FORMATS.get(suite.name), "read")
+
+
 def test_the_page_lists_every_format_and_what_it_loses() -> None:
     page = Path(__file__).parents[2] / "docs" / "formats.md"
     rows = [
@@ -69,4 +89,5 @@ def test_the_page_lists_every_format_and_what_it_loses() -> None:
     ]
     told = {row[0].strip("`"): (row[1].strip("`"), row[-1]) for row in rows}
     plugins = {name: FORMATS.get(name) for name in FORMATS.names()}
-    assert told == {name: (one.suffix, ", ".join(one.lost) or "nothing") for name, one in plugins.items()}
+    lost = {name: ", ".join(one.lost) if hasattr(one, "read") else "all, is not read" for name, one in plugins.items()}
+    assert told == {name: (one.suffix, lost[name] or "nothing") for name, one in plugins.items()}

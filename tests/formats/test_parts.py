@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -39,7 +41,7 @@ def module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> A
     return request.param
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 54), max_size=9))
 def test_the_bytes_depend_on_the_nuclei_alone(module: Any, tmp_path: Path, cuts: list[int]) -> None:
     whole, path = broken(MIXED), tmp_path / f"a{module.PLUGIN.suffix}"
@@ -61,6 +63,23 @@ def test_a_failing_part_leaves_what_was_there(module: Any, tmp_path: Path) -> No
         module.PLUGIN.write_parts(path, parts())
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_parts_are_let_go(module: Any, tmp_path: Path) -> None:
+    """Whatever the number of parts, a few are in memory at a time."""
+    alive: list[weakref.ref[Any]] = []
+
+    def parts() -> Iterator[Instances]:
+        for _ in range(12):
+            gc.collect()
+            assert sum(reference() is not None for reference in alive) <= 3
+            part = replace(MIXED, vertices=MIXED.vertices.copy())
+            alive.append(weakref.ref(part.vertices))
+            yield part
+            del part
+
+    module.PLUGIN.write_parts(tmp_path / f"a{module.PLUGIN.suffix}", parts())
+    assert len(alive) == 12
 
 
 def test_repaired_outlines_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,7 +7,7 @@ ratios that are no whole numbers, is tested with the stand-in.
 
 from __future__ import annotations
 
-import struct
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import imagecodecs
@@ -31,7 +31,7 @@ from nuclens.core.slides import file_digest, open_image, readers_of
 from nuclens.readers.openslide import PLUGIN, ScannedSlide, companions
 from nuclens.readers.tiff import PLUGIN as TIFF
 from nuclens.testing.readers import ReaderContract
-from nuclens.testing.slides import shrunk, write_svs
+from nuclens.testing.slides import MIRAX_FILL, MIRAX_SIDE, shrunk, write_dicom, write_mrxs, write_svs
 
 
 class TestAperio(ReaderContract):
@@ -260,52 +260,6 @@ def test_a_size_or_tile_that_no_memory_holds_is_refused() -> None:
         Library([np.zeros((0, 5, 4), np.uint8)]).slide()
 
 
-class Dicom:
-    """Writes one level of a slide in the words of DICOM, uncompressed, explicit lengths, little end first."""
-
-    image: ClassVar[str] = "1.2.840.10008.5.1.4.1.1.77.1.6"
-    plain: ClassVar[str] = "1.2.840.10008.1.2.1"
-
-    @staticmethod
-    def element(group: int, number: int, kind: str, value: Any) -> bytes:
-        if isinstance(value, str):
-            value = value.encode() + (b"\0" if kind == "UI" else b" ") * (len(value) % 2)
-        elif isinstance(value, int | float):
-            value = struct.pack({"US": "<H", "UL": "<I", "FL": "<f"}[kind], value)
-        length = struct.pack("<HI", 0, len(value)) if kind in ("OB", "OW", "SQ") else struct.pack("<H", len(value))
-        return struct.pack("<HH", group, number) + kind.encode() + length + bytes(value)
-
-    @classmethod
-    def sequence(cls, group: int, number: int, item: bytes) -> bytes:
-        body = struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item
-        return cls.element(group, number, "SQ", body)
-
-    @classmethod
-    def write(cls, path: Path, rgb: UInt8[np.ndarray, "h w 3"], series: str, number: int, mpp: float) -> None:
-        height, width = rgb.shape[:2]
-        side, name = 16, f"{series}.{number}"
-        rows, columns = -(-height // side), -(-width // side)
-        padded = np.pad(rgb, ((0, rows * side - height), (0, columns * side - width), (0, 0)))
-        tiles = padded.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
-        one = cls.element
-        head = one(2, 1, "OB", b"\0\1") + one(2, 2, "UI", cls.image) + one(2, 3, "UI", name)
-        head += one(2, 0x10, "UI", cls.plain) + one(2, 0x12, "UI", "1.2.3")
-        kind = "ORIGINAL\\PRIMARY\\VOLUME\\" + ("NONE" if number == 1 else "RESAMPLED")
-        spacing = one(0x28, 0x30, "DS", f"{mpp / 1000:.6f}\\{mpp / 1000:.6f}")
-        parts = [
-            one(8, 8, "CS", kind), one(8, 0x16, "UI", cls.image), one(8, 0x18, "UI", name), one(8, 0x60, "CS", "SM"),
-            one(0x20, 0xD, "UI", "1.2.9"), one(0x20, 0xE, "UI", series), one(0x20, 0x13, "IS", str(number)),
-            one(0x20, 0x9311, "CS", "TILED_FULL"), one(0x28, 2, "US", 3), one(0x28, 4, "CS", "RGB"),
-            one(0x28, 6, "US", 0), one(0x28, 8, "IS", str(rows * columns)), one(0x28, 0x10, "US", side),
-            one(0x28, 0x11, "US", side), one(0x28, 0x100, "US", 8), one(0x28, 0x101, "US", 8),
-            one(0x28, 0x102, "US", 7), one(0x28, 0x103, "US", 0), one(0x48, 6, "UL", width),
-            one(0x48, 7, "UL", height), cls.sequence(0x48, 0x105, one(0x48, 0x112, "DS", "40")),
-            one(0x48, 0x303, "UL", 1), cls.sequence(0x5200, 0x9229, cls.sequence(0x28, 0x9110, spacing)),
-            one(0x7FE0, 0x10, "OB", np.ascontiguousarray(tiles).tobytes()),
-        ]  # fmt: skip
-        path.write_bytes(bytes(128) + b"DICM" + one(2, 0, "UL", len(head)) + head + b"".join(parts))
-
-
 @pytest.fixture
 def rgb() -> UInt8[np.ndarray, "h w 3"]:
     return np.random.default_rng(0).integers(0, 256, (96, 64, 3), np.uint8)
@@ -313,9 +267,9 @@ def rgb() -> UInt8[np.ndarray, "h w 3"]:
 
 def test_a_dicom_series_is_one_slide(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
     """Levels lie in files of their own; any of them opens all, and another series in the folder is another slide."""
-    Dicom.write(tmp_path / "one.dcm", rgb, "1.2.3.4", 1, 0.25)
-    Dicom.write(tmp_path / "two.dcm", shrunk(rgb, 4), "1.2.3.4", 2, 1.0)
-    Dicom.write(tmp_path / "other.dcm", rgb, "1.2.3.5", 1, 0.5)
+    write_dicom(tmp_path / "one.dcm", rgb, series="1.2.3.4", number=1, mpp=0.25)
+    write_dicom(tmp_path / "two.dcm", shrunk(rgb, 4), series="1.2.3.4", number=2, mpp=1.0)
+    write_dicom(tmp_path / "other.dcm", rgb, series="1.2.3.5", number=1, mpp=0.5)
     digests = set()
     for name in ("one.dcm", "two.dcm"):
         with closing(open_image(tmp_path / name)) as slide:
@@ -329,6 +283,55 @@ def test_a_dicom_series_is_one_slide(tmp_path: Path, rgb: UInt8[np.ndarray, "h w
     with closing(open_image(tmp_path / "other.dcm")) as slide:
         assert slide.levels == ((96, 64),)
         assert slide.digest == file_digest(tmp_path / "other.dcm")
+
+
+def test_a_mirax_slide_is_its_bounds(tmp_path: Path) -> None:
+    """3 x 4 images in a grid of 20 x 30, one of them never taken."""
+    random, side, path = np.random.default_rng(0), MIRAX_SIDE, tmp_path / "a.mrxs"
+    places = [(row, column) for row in range(3) for column in range(4) if (row, column) != (1, 2)]
+    picture = np.full((3 * side, 4 * side, 3), MIRAX_FILL, np.uint8)
+    for row, column in places:
+        part = random.integers(0, 256, (side, side, 3), np.uint8)
+        picture[row * side : (row + 1) * side, column * side : (column + 1) * side] = part
+    images = {
+        (row + 6, column + 10): picture[row * side : (row + 1) * side, column * side : (column + 1) * side]
+        for row, column in places
+    }
+    write_mrxs(path, images, (20, 30))
+    with closing(open_image(path)) as slide:
+        assert (slide.shape, slide.origin, slide.plane) == ((96, 128), (192, 320), (640, 960))
+        assert slide.levels == ((96, 128), (48, 64))
+        assert (slide.mpp, slide.power) == (0.23, 20)
+        np.testing.assert_array_equal(slide.read((0, 0, 96, 128)), picture)
+        np.testing.assert_array_equal(slide.read((5, 7, 50, 101)), picture[5:50, 7:101])
+        np.testing.assert_array_equal(slide.read((0, 0, 16, 64), 1), shrunk(picture, 2)[:16])
+        assert slide.digest == file_digest(path, *companions(path))
+        assert len(companions(path)) == 3
+
+
+@pytest.mark.parametrize("absent", ["Slidedat.ini", "Index.dat", "Data0000.dat", ""])
+def test_a_mirax_slide_without_its_folder_says_so(tmp_path: Path, absent: str) -> None:
+    path = tmp_path / "a.mrxs"
+    write_mrxs(path, {(2, 2): np.full((32, 32, 3), 9, np.uint8)}, (4, 6))
+    for part in (tmp_path / "a").iterdir():
+        if absent in ("", part.name):
+            part.unlink()
+    told = (
+        "lacks its folder a/ with" if absent in ("", "Slidedat.ini") else "a slide of mirax that OpenSlide cannot read"
+    )
+    with pytest.raises(UnreadableImageError, match=f"a.mrxs: {told}"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("claim", ["IMAGENUMBER_X=2000000000", "IMAGENUMBER_Y = 5001", "DIGITIZER_WIDTH=99999"])
+def test_a_mirax_slide_cannot_ask_for_all_memory(tmp_path: Path, claim: str) -> None:
+    path = tmp_path / "a.mrxs"
+    write_mrxs(path, {(2, 2): np.full((32, 32, 3), 9, np.uint8)}, (4, 6))
+    settings = tmp_path / "a" / "Slidedat.ini"
+    name = claim.partition("=")[0].strip()
+    settings.write_text(re.sub(rf"^{name}=.*$", claim, settings.read_text(), flags=re.MULTILINE))
+    with pytest.raises(UnreadableImageError, match=r"a.mrxs: claims (imagenumber|digitizer) of \d+; wanted at most"):
+        open_image(path)
 
 
 def test_a_slide_in_several_files_is_all_of_them(tmp_path: Path) -> None:
@@ -375,6 +378,25 @@ def test_what_nobody_reads_is_refused_with_each_reason(tmp_path: Path) -> None:
     assert not isinstance(caught.value, UnsupportedImageError)
 
 
+def test_a_slide_that_openslide_knows_and_cannot_read_says_whose_it_is(tmp_path: Path) -> None:
+    """Ventana's scans in rows that overlap to the left are refused by the library itself."""
+    path = tmp_path / "a.bif"
+    tile: dict[str, Any] = {"photometric": "rgb", "tile": (16, 16), "metadata": None}
+    scan = b'<iScan Magnification="40" ScanRes="0.25"><AOI0 /></iScan>'
+    xml = (
+        b'<EncodeInfo Ver="2"><SlideInfo><ServerDirectory>x</ServerDirectory></SlideInfo><SlideStitchInfo>'
+        b'<ImageInfo AOIScanned="1" AOIIndex="0" NumRows="1" NumCols="2" Width="16" Height="16" Pos-X="0" Pos-Y="0">'
+        b'<TileJointInfo FlagJoined="1" Confidence="99" Direction="LEFT" Tile1="1" Tile2="2" OverlapX="1"/>'
+        b'</ImageInfo></SlideStitchInfo><AoiOrigin><AOI0 OriginX="0" OriginY="0"/></AoiOrigin></EncodeInfo>'
+    )
+    with tifffile.TiffWriter(path) as file:
+        for text, xmp in (("Label Image", scan), ("level=0 mag=40 quality=90", xml)):
+            packed = [(700, 1, len(xmp), xmp, True)]
+            file.write(np.zeros((16, 32, 3), np.uint8), description=text, extratags=packed, **tile)
+    with pytest.raises(UnreadableImageError, match=r"a.bif: a slide of ventana .*LEFT.* export it as OME-TIFF"):
+        open_image(path)
+
+
 def test_openslide_and_tifffile_see_the_same(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
     write_svs(tmp_path / "a.svs", rgb, (4,), compression="jpeg")
     with closing(PLUGIN.open(tmp_path / "a.svs")) as one, closing(TIFF.open(tmp_path / "a.svs")) as other:
@@ -397,6 +419,29 @@ def test_real_slides_are_the_same_through_both(name: str, data_root: Path) -> No
                 assert difference.mean() <= (5 if name.startswith("tcga-cr") and level else 0)
             corner = (height - 9, width - 7, height, width)
             assert one.read(corner, level).shape == other.read(corner, level).shape == (9, 7, 3)
+
+
+@pytest.mark.parametrize("harmed", ["a.dcm", "a.svs", "a/Data0000.dat", "a/Index.dat", "a/Slidedat.ini"])
+def test_damaged_bytes_are_read_or_refused_in_silence(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], harmed: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_dicom(tmp_path / "a.dcm", rgb)
+    write_svs(tmp_path / "a.svs", rgb, (4,), compression="jpeg")
+    write_mrxs(tmp_path / "a.mrxs", {(2, 2): rgb[:32, :32], (3, 4): rgb[32:64, :32]}, (6, 8))
+    path, file = tmp_path / (harmed if "/" not in harmed else "a.mrxs"), tmp_path / harmed
+    data, random, refusals = file.read_bytes(), np.random.default_rng(0), []
+    for _ in range(60):
+        changed = np.frombuffer(data, np.uint8).copy()
+        changed[random.integers(0, min(1200, len(data)), 3)] = random.integers(0, 256, 3)
+        file.write_bytes(changed.tobytes())
+        try:
+            with closing(PLUGIN.open(path)) as slide:
+                slide.read((0, 0, min(64, slide.shape[0]), min(64, slide.shape[1])))
+        except UnreadableImageError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 5
+    assert all(text.startswith(f"{path}: ") and "\n" not in text for text in refusals)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_plain_pictures_do_not_wait_for_openslide(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import imagecodecs
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import tifffile
 from jaxtyping import UInt8
 
 from nuclens.core.errors import UnreadableImageError, UnsupportedImageError
+from nuclens.core.resample import read_working
 from nuclens.readers.tiff import PLUGIN, TiffSlide
 from nuclens.testing.readers import ReaderContract
 from nuclens.testing.slides import shrunk, write_svs
@@ -445,3 +447,23 @@ def test_real_slides_read_as_tifffile_does(data_root: Path) -> None:
             assert slide.levels == tuple(level.shape[:2] for level in file.series[0].levels)
             for box in ((0, 0, 300, 300), (1111, 777, 2222, 1999), (slide.shape[0] - 9, 5, *slide.shape)):
                 np.testing.assert_array_equal(slide.read(box), expected[box[0] : box[2], box[1] : box[3]])
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "step"), [
+    ("tcga-cr-7395-01a-01-ts1.svs", 2),
+    ("tcga-v5-a7re-region.tif", 2),
+    ("tcga-v5-a7re-region.tif", 8),
+])  # fmt: skip
+def test_levels_of_real_slides_lie_where_their_sizes_say(name: str, step: int, data_root: Path) -> None:
+    """A ratio of 2.0005, which a rounded size would give, is half a pixel off at the far corner."""
+    with closing(PLUGIN.open(data_root / "slides" / name)) as slide:
+        height, width = (side // step for side in slide.shape)
+        side = 512
+        for top, left in ((0, 0), (height - side, width - side)):
+            box = (top, left, top + side, left + side)
+            coarse = read_working(slide, box, 1 / step)
+            fine = slide.read((top * step, left * step, box[2] * step, box[3] * step))
+            one, other = (part.astype(np.float32).mean(axis=2) for part in (coarse, shrunk(fine, step)))
+            (x, y), _ = cv2.phaseCorrelate(one, other, cv2.createHanningWindow((side, side), cv2.CV_32F))
+            assert max(abs(x), abs(y)) < 0.05

@@ -53,7 +53,23 @@ class Where:
     strict: Annotated[bool, FLAG] = False
 
 
-_EVERYWHERE = Where()
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class How:
+    """What segments.
+
+    Attributes:
+        model: Name of a shipped model, or the folder of an exported one.
+        tile_size: Side of the part of a tile whose nuclei are kept, in pixels of the model's resolution.
+        threads: Cores to keep busy; if not given, all that the scheduler or the container allows.
+    """
+
+    model: str = "default"
+    tile_size: int = 2048
+    threads: Annotated[int | None, Parameter(env_var="SLURM_CPUS_PER_TASK")] = None
+
+
+_EVERYWHERE, _AS_USUAL = Where(), How()
 
 
 def segment(
@@ -63,9 +79,7 @@ def segment(
     outputs: Outputs,
     mpp: float | None = None,
     where: Where = _EVERYWHERE,
-    model: str = "default",
-    tile_size: int = 2048,
-    threads: Annotated[int | None, Parameter(env_var="SLURM_CPUS_PER_TASK")] = None,
+    how: How = _AS_USUAL,
 ) -> int:
     """Outline and type every nucleus of images and whole slides.
 
@@ -79,20 +93,18 @@ def segment(
         outputs: Where to write what.
         mpp: Micrometres per pixel, if the files do not say: 0.25 for a 40x scan, 0.5 for 20x.
         where: What to search.
-        model: Name of a shipped model, or the folder of an exported one.
-        tile_size: Side of the part of a tile whose nuclei are kept, in pixels of the model's resolution.
-        threads: Cores to keep busy; if not given, all that the scheduler or the container allows.
+        how: What segments.
     """
     from nuclens.jobs.batch import BatchOptions, segment_files
     from nuclens.jobs.pictures import Area
 
     options = BatchOptions(
-        model=model,
+        model=how.model,
         mpp=mpp,
         formats=tuple(part for entry in outputs.formats for part in entry.split(",") if part),
-        tile_px=tile_size,
+        tile_px=how.tile_size,
         overwrite=outputs.overwrite,
-        threads=threads,
+        threads=how.threads,
         area=Area(where.tissue, where.region, where.frame, where.strict),
     )
     with progress() as report, _logged(outputs.out):

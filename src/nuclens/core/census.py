@@ -13,6 +13,7 @@ from nuclens.core.schema import ClassSchema
 from nuclens.core.types import AREA, HEMATOXYLIN, Frame, Instances
 
 SCORE = "Score"
+NO_TYPE = "no type"
 AREA_PX = "Area px^2"
 # Of each measurement the step its values are rounded to and the value from which they are counted together. Sums of
 # whole steps are exact in any order, so that the same nuclei give the same numbers.
@@ -96,7 +97,7 @@ class Census:
         total = int(self._nuclei.sum())
         shown = [kind for kind in range(self._types) if kind or self._nuclei[0] or self._types == 1]
         kinds = {
-            self.schema.name(kind): {
+            self._name(kind): {
                 "nuclei": int(self._nuclei[kind]),
                 "fraction": _rounded(self._nuclei[kind] / total) if total else None,
                 "per_mm2": _density(int(self._nuclei[kind]), tissue_mm2),
@@ -117,6 +118,10 @@ class Census:
     @property
     def _types(self) -> int:
         return len(self.schema.types) + 1
+
+    def _name(self, kind: int) -> str:
+        # A schema may have a type called "nucleus".
+        return self.schema.name(kind) if kind or self._types == 1 else NO_TYPE
 
     def _column(self, name: str) -> _Column:
         if name not in self._columns:
@@ -144,7 +149,7 @@ class Census:
         return {
             "measurement": name,
             "width": width,
-            "types": {self.schema.name(kind): counts[kind].tolist() for kind in shown},
+            "types": {self._name(kind): counts[kind].tolist() for kind in shown},
         }
 
 

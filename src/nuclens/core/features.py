@@ -56,7 +56,8 @@ def features_of(document: Any) -> Iterator[tuple[str, Any]]:
     while waiting:
         place, feature = waiting.pop()
         yield place, feature
-        children = _properties(feature).get("childObjects")
+        properties = _properties(feature)
+        children = properties.get("childObjects", properties.get("children"))
         if isinstance(children, list):
             waiting += [(f"{place}, child {number}", child) for number, child in enumerate(children)][::-1]
 

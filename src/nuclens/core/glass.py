@@ -30,7 +30,7 @@ _ENOUGH = 1_000_000  # pixels of it to look at
 _FILL = 253  # from here on it is what programs fill in where the scanner saw nothing
 # Colour is the optical density of the densest channel less that of the palest: dust and shadows have none.
 # Of the glass above 99 % has less than 0.013, of the tissue the median is 0.16 to 0.25.
-_LEAST_COLOR, _SURE_COLOR = (0.02, 0.04), 0.08
+_LEAST_COLOR, _SURE_COLOR = (0.02, 0.04), 0.05
 _FAT_CELL_UM, _WALL_UM = 80.0, 24.0  # a fat cell, and how wide its wall or a seam at most looks from afar
 _GREY = 0.15  # optical density from which grey is something too, a fold or pigment; shadows on glass have less
 _BLACK, _BLACK_TINT = 60, 25  # 8-bit values: no tissue of 8 µm a pixel is as dark and as grey
@@ -126,9 +126,8 @@ def _glass(rgb: Pixels, steps: UInt8[np.ndarray, "h w"]) -> tuple[Float32[np.nda
     if scanned.mean() * bare.mean() >= _LEAST_GLASS:
         pixels, grey = pixels[scanned], grey[scanned]
     mode = np.bincount(np.rint(grey).astype(np.int64)).argmax()
-    near = pixels[np.abs(grey - mode) <= 3]
-    level = np.median(near, axis=0).astype(np.float32)
-    color = np.ptp(np.log10(level / near), axis=1)
+    level = np.median(pixels[np.abs(grey - mode) <= 3], axis=0).astype(np.float32)
+    color = np.ptp(np.log10(level / pixels), axis=1)
     spread = 1.48 * np.median(np.abs(color - np.median(color)))  # the standard deviation, were it normal
     return level, float(np.median(color) + 5 * spread)
 
@@ -179,7 +178,7 @@ def _pieces(mask: Mask, sure: Mask, um: float) -> Mask:
     )
     thick = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, _disc(_THICK_UM / um)) > 0
     area, stained, faint = (np.bincount(labels[where], minlength=count) * um**2 for where in (mask, sure, thick))
-    kept = (area >= _PIECE_UM2) & ((stained >= _PIECE_UM2 / 4) | (faint >= _FAINT * _PIECE_UM2))
+    kept = (area >= _PIECE_UM2) & ((stained >= _PIECE_UM2 / 8) | (faint >= _FAINT * _PIECE_UM2))
     pieces: np.ndarray = mask & kept[labels]
     return pieces
 

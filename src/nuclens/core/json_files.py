@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
@@ -45,7 +46,7 @@ def load_json(path: Path) -> tuple[Any, bool]:
         raise DataError(f"{path}: cannot be read ({error}); copy or export it again") from error
 
 
-def parse_json(path: Path, file: BufferedIOBase) -> tuple[Any, bool]:
+def parse_json(path: Path, file: BufferedIOBase | IO[bytes]) -> tuple[Any, bool]:
     """The same of an open file, which `path` is named after in messages.
 
     Raises:
@@ -72,6 +73,23 @@ def first_keys(path: Path) -> list[str]:
             return [key.decode(errors="replace") for key in _KEY.findall(file.read(_HEAD))]
     except (OSError, EOFError, zlib.error):
         return []
+
+
+def entries(path: Path) -> Iterator[tuple[str, Any, bool]]:
+    """Name, content and plainness, as of `load_json`, of every JSON file in a `.zip`, one after another.
+
+    Raises:
+        DataError: It is no ZIP, or an entry is no JSON, or of more than 4 GiB.
+    """
+    need_file(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.lower().endswith((".json", ".geojson")):
+                    with archive.open(name) as file:
+                        yield name, *parse_json(path / name, file)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{path}: no ZIP that can be read ({error}); pack it again") from error
 
 
 def _opened(path: Path) -> BufferedIOBase:

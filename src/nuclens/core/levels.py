@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 
 def level_ratio(shape: tuple[int, int], level: tuple[int, int]) -> tuple[float, float]:
     """Level-0 pixels per pixel of a level, along rows and columns.
 
-    A whole number where one explains both sizes up to their rounding: scanners
-    shrink by whole numbers, and the rest of a division is no shift. Otherwise
-    what the sizes say, which need not agree.
+    A whole number where one explains both sizes up to their rounding, a power
+    of two before others: scanners shrink so, and the rest of a division is no
+    shift. Otherwise what the sizes say, which need not agree.
 
     Args:
         shape: Height and width of level 0.
         level: Height and width of the level.
     """
-    whole = round(_of_longer_side(shape, level))
-    if whole and all(abs(fine / whole - coarse) < 1 for fine, coarse in zip(shape, level, strict=True)):
-        return whole, whole
+    measured = _of_longer_side(shape, level)
+    for whole in (1 << max(0, round(math.log2(measured))), round(measured)):
+        if whole and all(abs(fine / whole - coarse) < 1 for fine, coarse in zip(shape, level, strict=True)):
+            return whole, whole
     return shape[0] / level[0], shape[1] / level[1]
 
 

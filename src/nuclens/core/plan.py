@@ -83,8 +83,14 @@ def halo_px(card: Card) -> int:
     return int(-(-(largest + card.reach) // card.stride) * card.stride)
 
 
-def scale_of(card: Card, mpp: float | None, name: str) -> float:
+def scale_of(card: Card, mpp: float | None, name: str, power: float | None = None) -> float:
     """Working pixels per input pixel; `name` is the input in errors.
+
+    Args:
+        card: Of the model.
+        mpp: Micrometres per input pixel, None where unknown.
+        name: The input.
+        power: Magnification of the objective that the file states, offered in errors and never assumed.
 
     Raises:
         ResolutionError: The model works at a resolution and the input's is unknown or implausible.
@@ -92,10 +98,11 @@ def scale_of(card: Card, mpp: float | None, name: str) -> float:
     if card.mpp is None:
         return 1.0
     if mpp is None:
-        raise ResolutionError(
-            f"{name}: the file does not say how many micrometres a pixel has; give --mpp "
-            f"(mpp= in Python): 0.25 for a 40x scan, 0.5 for 20x"
-        )
+        hint = "give --mpp (mpp= in Python): 0.25 for a 40x scan, 0.5 for 20x"
+        if power:
+            # At 40x a pixel has a quarter of a micrometre, and so on.
+            hint = f"objective {power:g}x: try --mpp {10 / power:.2g} (mpp= in Python)"
+        raise ResolutionError(f"{name}: the file does not say how many micrometres a pixel has; {hint}")
     if not MPP_RANGE[0] <= mpp <= MPP_RANGE[1]:
         raise ResolutionError(
             f"{name}: {mpp:g} µm per pixel is outside {MPP_RANGE[0]:g}-{MPP_RANGE[1]:g}; "

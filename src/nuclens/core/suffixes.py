@@ -33,10 +33,12 @@ def format_to_read(path: Path, name: str | None = None) -> Any:
     such as `.json` have a `claims(path)` that looks at the first bytes.
 
     Raises:
-        InputError: No format has files that end so.
+        InputError: No format that can be read has files that end so, or the one named cannot be.
         DataError: Formats have, but none, or more than one, claims this one.
     """
-    plugins = _candidates(path, name)
+    plugins = {known: one for known, one in _candidates(path, name, reads=True).items() if hasattr(one, "read")}
+    if not plugins:
+        raise InputError(f"{path}: {name} is only written, not read; read the .parquet beside it")
     if len(plugins) > 1:
         need_file(path)
         claimed = {name: plugin for name, plugin in plugins.items() if plugin.claims(path)}
@@ -53,11 +55,11 @@ def _plugins() -> dict[str, Any]:
     return {name: FORMATS.get(name) for name in FORMATS.names()}
 
 
-def _candidates(path: Path, name: str | None) -> dict[str, Any]:
-    """Formats by name that a path may be of; at least one."""
+def _candidates(path: Path, name: str | None, *, reads: bool = False) -> dict[str, Any]:
+    """Formats by name that a path may be of, only such as can be read if asked for; at least one."""
     if name is not None:
         return {name: FORMATS.get(name)}
-    plugins = _plugins()
+    plugins = {known: one for known, one in _plugins().items() if hasattr(one, "read") or not reads}
     ending = path.name.lower()
     exact = {known: plugin for known, plugin in plugins.items() if ending.endswith(plugin.suffix)}
     shared = {known: one for known, one in plugins.items() if ending.endswith(getattr(one, "endings", one.suffix))}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Shaped, UInt8
@@ -21,7 +20,6 @@ MAX_MASK_PIXELS = 16_000_000
 USUAL_MPP = 0.25  # taken where nobody knows the size of a pixel
 # Below this a picture is a field of view, cut where someone wanted it: a mask could save four tiles and lose nuclei.
 SMALLEST_MM2 = 1.0
-_BLOCK = 4096  # px of level 0 read at once, at most 50 MB, where a file has no smaller level
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,6 +92,17 @@ class TissueMask:
         """The same in mm²; `mpp` is micrometres per level-0 pixel."""
         return self.area_px(box) * mpp**2 / 1e6
 
+    def areas_px(self, side: float) -> Float64[np.ndarray, "rows columns"]:
+        """The same in every square of a grid over the slide; `side` is that of a square, in level-0 pixels."""
+        counts = (max(1, math.ceil(size / side)) for size in self.shape)
+        rows, columns = (
+            np.stack([self._extents(k * side, (k + 1) * side, axis) for k in range(count)])
+            for axis, count in enumerate(counts)
+        )
+        tissue = self.mask if self.margin is None else self.mask & ~self.margin
+        areas: Float64[np.ndarray, "rows columns"] = rows @ (tissue @ columns.T)
+        return areas
+
     def _places(self, points: Shaped[np.ndarray, "n"], axis: int) -> Int64[np.ndarray, "n"]:
         return np.clip(np.floor(points * self.scale), 0, self.mask.shape[axis] - 1).astype(np.int64)
 
@@ -135,16 +144,10 @@ def find_tissue(slide: Slide, mpp: float | None) -> TissueMask:
 
 
 def overview(slide: Slide, scale: float) -> UInt8[np.ndarray, "h w 3"]:
-    """All of a slide at a scale below 1, read block by block so that little of it is in memory.
+    """All of a slide at a scale.
 
     Raises:
         InputError: The slide has no pixels, or the scale is not positive.
         UnreadableImageError: The file is damaged.
     """
-    height, width = working_shape(slide.shape, scale)
-    seen = np.empty((height, width, 3), np.uint8)
-    side = max(1, int(_BLOCK * min(1.0, scale)))
-    for top, left in product(range(0, height, side), range(0, width, side)):
-        box = (top, left, min(top + side, height), min(left + side, width))
-        seen[box[0] : box[2], box[1] : box[3]] = read_working(slide, box, scale)
-    return seen
+    return read_working(slide, (0, 0, *working_shape(slide.shape, scale)), scale)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from nuclens.core.features import Nucleus, features_of, object_type, parse_nucle
 from nuclens.core.files import replacing
 from nuclens.core.json_files import first_keys, load_json, packing
 from nuclens.core.parts import rechunked
-from nuclens.core.qupath import breaches, importable, snapped
+from nuclens.core.qupath import importable, snapped
 from nuclens.core.records import (
     Header,
     closed_rings,
@@ -96,7 +96,7 @@ class GeoJson:
                 repaired += invalid - (len(piece) - len(drawable))
                 lost += len(piece) - len(drawable)
                 if len(drawable):
-                    file.write(between + b",\n".join(_lines(drawable, classes)))
+                    file.write(between + _lines(drawable, classes).encode())
                     between = b",\n"
             file.write(b"\n]}\n")
         if repaired or lost:
@@ -122,17 +122,6 @@ class GeoJson:
 
 
 PLUGIN = GeoJson()
-
-
-def check(path: Path) -> list[str]:
-    """Every rule of QuPath's importer that a file breaks, with the number of the feature; empty where it will open.
-
-    Raises:
-        DataError: It is no JSON at all.
-    """
-    document, plain = load_json(path)
-    found = breaches(document)
-    return found if plain else ["file: not plain JSON: a byte order mark, or NaN or Infinity without quotes", *found]
 
 
 def _classifications(path: Path, schema: ClassSchema) -> list[dict[str, Any]]:
@@ -185,22 +174,33 @@ def _ends(rings: list[Float32[np.ndarray, "_ 2"]]) -> Int64[np.ndarray, "ends"]:
     return ring_offsets(np.array([len(ring) for ring in rings], np.int64))
 
 
-def _lines(instances: Instances, classes: list[dict[str, Any]]) -> Iterator[bytes]:
-    """Every nucleus as one feature."""
+def _lines(instances: Instances, classes: list[dict[str, Any]]) -> str:
+    """Every nucleus as one feature: columns become text as a whole, which takes half the time of doing it by rows."""
     names = [SCORE, *(PROBABILITY + name for name in instances.schema.names), *instances.measurements]
+    keys = [f"{orjson.dumps(name).decode()}:" for name in names]
+    heads = [orjson.dumps({"objectType": "detection", **kind}).decode()[:-1] for kind in classes]
     numbers = np.column_stack([instances.scores, instances.probabilities, *instances.measurements.values()])
-    known = np.isfinite(numbers).tolist()
-    ids, rings, anchors = id_texts(instances.ids), _rings(instances), instances.anchors[:, ::-1].tolist()
-    for k, kind in enumerate(instances.types.tolist()):
-        measured = {name: value for name, value, fine in zip(names, numbers[k], known[k], strict=True) if fine}
-        feature = {
-            "type": "Feature",
-            "id": ids[k],
-            "geometry": {"type": "Polygon", "coordinates": [rings[k]]},
-            "properties": {"objectType": "detection", **classes[kind], "measurements": measured},
-            "anchor": anchors[k],
-        }
-        yield orjson.dumps(feature, option=orjson.OPT_SERIALIZE_NUMPY)
+    columns = [
+        id_texts(instances.ids),
+        _text(_rings(instances))[3:-3].split("]],[["),
+        [heads[kind] for kind in instances.types.tolist()],
+        _text(numbers)[2:-2].split("],["),
+        _text(np.ascontiguousarray(instances.anchors[:, ::-1]))[2:-2].split("],["),
+    ]
+    lines = []
+    for name, ring, head, values, anchor in zip(*columns, strict=True):
+        measured = zip(keys, values.split(","), strict=True)
+        known = ",".join([key + value for key, value in measured if value != "null"])
+        lines.append(
+            f'{{"type":"Feature","id":"{name}","geometry":{{"type":"Polygon","coordinates":[[[{ring}]]]}},'
+            f'"properties":{head},"measurements":{{{known}}}}},"anchor":[{anchor}]}}'
+        )
+    return ",\n".join(lines)
+
+
+def _text(numbers: Any) -> str:
+    """As JSON; what is not finite is null."""
+    return orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def _rings(instances: Instances) -> list[Shaped[np.ndarray, "p 2"]]:

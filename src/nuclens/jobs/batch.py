@@ -200,7 +200,7 @@ def _before(path: Path, out: Path, request: dict[str, Any], strict: bool) -> Out
 
 def _log_outcome(outcome: Outcome) -> None:
     if outcome.error is not None:
-        _log.error("%s", outcome.error)
+        _log.warning("%s", outcome.error)  # the caller shows errors
         return
     record = outcome.record
     for line in (*record["notes"], *record["warnings"]):

@@ -21,6 +21,8 @@ LIGHT = (
         "lap",
         "numpy",
         "opencv-python-headless",
+        "openslide-bin",
+        "openslide-python",
         "openvino",
         "orjson",
         "pyarrow",

@@ -97,6 +97,7 @@ class Picture:
         plan: Everything that decides its result.
         frame: Grid of the results.
         tiles: What the network reads: those that may hold wanted nuclei.
+        skipped: The others.
         tissue: Where nuclei are wanted, None for everywhere.
         strict: Whether a tile that cannot be read ends it.
         journal: Finished tiles.
@@ -110,6 +111,7 @@ class Picture:
     plan: Plan
     frame: Frame
     tiles: tuple[Tile, ...]
+    skipped: tuple[Tile, ...] = ()
     tissue: TissueMask | None = None
     strict: bool = False
     journal: Journal = field(default_factory=MemoryJournal)
@@ -140,6 +142,15 @@ class Picture:
                 top, left, bottom, right = level_0(tile.core, self.plan.scale)
                 found[f"{left + column},{top + row},{right - left},{bottom - top}"] = self.unreadable[tile.index]
         return found
+
+    def may_hold(self, tile: Tile) -> bool:
+        """Whether a tile may own wanted nuclei."""
+        box, region = level_0(tile.core, self.plan.scale), self.plan.region
+        if region is not None and not (
+            box[0] < region[2] and region[0] < box[2] and box[1] < region[3] and region[1] < box[3]
+        ):
+            return False
+        return self.tissue is None or self.tissue.touches(box)
 
     def wanted(self, anchors: Int32[np.ndarray, "n 2"]) -> Bool[np.ndarray, "n"]:
         """Which nuclei, by their anchors on the working grid, are in the region and on tissue, whatever their tile."""
@@ -177,8 +188,3 @@ def level_0(box: Box, scale: float) -> Box:
     top, left = (math.floor(place / scale) for place in box[:2])
     bottom, right = (math.ceil(place / scale) for place in box[2:])
     return top, left, bottom, right
-
-
-def meets(box: Box, other: Box) -> bool:
-    """Whether two boxes have a pixel in common."""
-    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]

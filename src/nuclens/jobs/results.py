@@ -24,6 +24,7 @@ from nuclens.core.types import AREA, Instances, concatenate
 from nuclens.jobs.journal import DiskJournal
 from nuclens.jobs.pictures import PLAIN_PIXELS, Picture, is_slide
 from nuclens.jobs.segment import Segmenter
+from nuclens.jobs.summary import census_of, write_summary
 from nuclens.report.overlay import overlay
 
 OVERLAY = "overlay"
@@ -69,8 +70,10 @@ class Results:
         shutil.rmtree(staging, ignore_errors=True)
         prepare(staging)
         try:
-            files, notes = self._files(staging, picture)
-            record = self._record(picture, self._census(picture)) | {
+            with picture.clock.stage("count"):
+                census = census_of(picture, self.segmenter.result(picture))
+            files, notes = self._files(staging, picture, census)
+            record = self._record(picture, census) | {
                 "files": files,
                 "notes": [*picture.slide.notes, *notes],
             }
@@ -83,25 +86,26 @@ class Results:
             picture.journal.discard()
         return record
 
-    def _files(self, staging: Path, picture: Picture) -> tuple[list[str], list[str]]:
+    def _files(self, staging: Path, picture: Picture, census: Census) -> tuple[list[str], list[str]]:
         """Names of the files that were written, and why others were not."""
         files: list[str] = []
         notes: list[str] = []
         for name in self.formats or (USUAL_SLIDE if is_slide(picture.slide) else USUAL):
             with picture.clock.stage(f"write {name}"):
                 try:
-                    files += self._write(staging, name, picture)
+                    if name == SUMMARY:
+                        files += write_summary(staging, picture, census, self.segmenter.model.card)
+                    else:
+                        files.append(self._write(staging, name, picture))
                 except InputError as error:
                     notes.append(f"{name} not written: {error}")
         return files, notes
 
-    def _write(self, staging: Path, name: str, picture: Picture) -> list[str]:
-        """Names of the files that were written."""
+    def _write(self, staging: Path, name: str, picture: Picture) -> str:
+        """Name of the file that was written."""
         if name == OVERLAY:
             _write_overlay(staging / "overlay.png", picture, self._whole(picture))
-            return ["overlay.png"]
-        if name == SUMMARY:
-            return self._write_summary(staging, picture)
+            return "overlay.png"
         plugin = FORMATS.get(name)
         file = f"instances{plugin.suffix}" if plugin.suffix.startswith(".") else plugin.suffix
         if name == "geojson" and is_slide(picture.slide):
@@ -110,7 +114,7 @@ class Results:
             plugin.write_parts(staging / file, self.segmenter.result(picture))
         else:
             plugin.write(staging / file, self._whole(picture))
-        return [file]
+        return str(file)
 
     def _whole(self, picture: Picture) -> Instances:
         """All nuclei in memory.
@@ -123,16 +127,9 @@ class Results:
             raise InputError(f"{height} x {width} pixels; it holds at most {PLAIN_PIXELS // 10**6} megapixels")
         return concatenate(list(self.segmenter.result(picture)))
 
-    def _census(self, picture: Picture) -> dict[str, Any]:
-        """What all nuclei have in common."""
-        census = Census(picture.frame, self.segmenter.model.card.schema)
-        with picture.clock.stage("count"):
-            for part in self.segmenter.result(picture):
-                census.update(part)
-            return census.result(picture.mm2 if picture.plan.mpp else None)
-
-    def _record(self, picture: Picture, census: dict[str, Any]) -> dict[str, Any]:
-        median, nuclei = census["measurements"].get(AREA, {}).get("median"), census["nuclei"]
+    def _record(self, picture: Picture, census: Census) -> dict[str, Any]:
+        counted = census.result(picture.mm2 if picture.plan.mpp else None)
+        median, nuclei = counted["measurements"].get(AREA, {}).get("median"), counted["nuclei"]
         return {
             "nuclens": __version__,
             "input": picture.name,
@@ -147,7 +144,7 @@ class Results:
             "mpp": picture.plan.mpp,
             "mm2": round(picture.mm2, 6),
             "nuclei": nuclei,
-            "by_type": {name: census["types"][name]["nuclei"] for name in self.segmenter.model.card.schema.names},
+            "by_type": {name: counted["types"][name]["nuclei"] for name in self.segmenter.model.card.schema.names},
             "median_area_um2": None if median is None else round(median, 2),
             "tiles": len(picture.tiles),
             "unreadable": picture.unread(),
@@ -226,7 +223,8 @@ def _warnings(picture: Picture, median_um2: float | None, nuclei: int) -> list[s
             f"{next(iter(picture.unreadable.values()))}"
         )
     if not picture.tiles:
-        return [*found, "no tissue found: an empty slide, or too faint; --tissue none searches all of it"]
+        reason = picture.tissue.reason if picture.tissue is not None else ""
+        return [*found, f"no tissue found: {reason or 'none in the region'}; --tissue none searches everywhere"]
     if not nuclei:
         return [*found, "no nucleus found: blank, out of focus, not H&E, or a wrong mpp"]
     least, most = PLAUSIBLE_AREA_UM2

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from jaxtyping import Shaped
@@ -27,7 +27,7 @@ from nuclens.core.rows import no_rows, rows_of
 from nuclens.core.slides import Slide, array_slide, open_image
 from nuclens.core.tiling import Tile, inside, tile_plan, working_shape
 from nuclens.core.types import Frame, Instances, concatenate
-from nuclens.jobs.pictures import Area, Picture, Pixels, level_0, meets
+from nuclens.jobs.pictures import Area, Picture, Pixels
 
 ENGINES: Kind[Any] = Kind("nuclens.engines")
 ENCODINGS: Kind[Any] = Kind("nuclens.encodings")
@@ -71,7 +71,7 @@ class Segmenter:
         """
         card = self.model.card
         mpp = slide.mpp if mpp is None else mpp
-        scale = scale_of(card, mpp, name)
+        scale = scale_of(card, mpp, name, slide.power)
         region, tissue, origin = area.box(slide, mpp, name), area.mask(slide, mpp), area.origin(slide)
         plan = Plan(
             image=slide.digest,
@@ -90,14 +90,13 @@ class Segmenter:
         )
         grid = working_shape(slide.shape, scale)
         tiles = tile_plan(grid, plan.core_px, plan.halo_px, card.stride, margin_px=MARGIN_PX, offset=plan.offset_px)
-        boxes = ((tile, level_0(tile.core, scale)) for tile in tiles)
-        kept = tuple(
-            tile
-            for tile, box in boxes
-            if (region is None or meets(box, region)) and (tissue is None or tissue.touches(box))
-        )
         height, width = slide.plane if area.frame == "file" else slide.shape
-        return Picture(name, slide, plan, Frame(height, width, mpp), kept, tissue, area.strict)
+        picture = Picture(name, slide, plan, Frame(height, width, mpp), (), (), tissue, area.strict)
+        kept: list[Tile] = []
+        skipped: list[Tile] = []
+        for tile in tiles:
+            (kept if picture.may_hold(tile) else skipped).append(tile)
+        return replace(picture, tiles=tuple(kept), skipped=tuple(skipped))
 
     def rows(self, picture: Picture, tile: Tile, rgb: Pixels, raw: RawHeads) -> Instances:
         """Decode one tile into the wanted nuclei that it owns."""
@@ -199,35 +198,10 @@ def run(
         finish: Called with each picture whose tiles are done, in a thread.
         report: Called with the number of each tile's nuclei, in a thread.
     """
-    pending: deque[Future[R | NuclensError]] = deque()
     decoders = max(2, segmenter.threads // _CORES_DECODED)
     readers = max(1, segmenter.threads // _CORES_READ)
-    room = threading.Semaphore(_BEHIND * decoders)
-
-    def decode(picture: Picture, tile: Tile, rgb: Pixels, raw: RawHeads) -> None:
-        try:
-            nuclei = segmenter.rows(picture, tile, rgb, raw)
-            with picture.clock.stage("journal"):
-                picture.journal.add(tile.index, nuclei)
-        except NuclensError as error:
-            picture.failures.append(error)
-        else:
-            report(picture, len(nuclei))
-        finally:
-            room.release()
-
-    def close(picture: Picture | NuclensError, tasks: list[Future[None]]) -> R | NuclensError:
-        if isinstance(picture, NuclensError):
-            return picture
-        try:
-            for task in tasks:
-                task.result()
-            return finish(picture) if not picture.failed else picture.failures[0]
-        except NuclensError as error:
-            return error
-        finally:
-            picture.slide.close()
-
+    after = _After(segmenter, finish, report, threading.Semaphore(_BEHIND * decoders))
+    pending: deque[Future[R | NuclensError]] = deque()
     with (
         ThreadPoolExecutor(decoders, "nuclens-decode") as pool,
         closing(ahead(_reads(pictures), _AHEAD * readers, readers)) as items,
@@ -236,21 +210,55 @@ def run(
         since = time.monotonic()
         for item in items:
             if isinstance(item, tuple):
-                picture, tile, rgb = item
-                since = picture.clock.wait("reading", since)
-                room.acquire()
-                since = picture.clock.wait("decoding", since)
-                raw = segmenter.runner.run(rgb)
-                since = picture.clock.wait("network", since)
-                tasks.append(pool.submit(decode, picture, tile, rgb, raw))
+                clock = item[0].clock
+                since = clock.wait("reading", since)
+                after.room.acquire()
+                since = clock.wait("decoding", since)
+                raw = segmenter.runner.run(item[2])
+                since = clock.wait("network", since)
+                tasks.append(pool.submit(after.tile, *item, raw))
             elif item is not None:
                 # The pool serves in order, so the tiles are taken before the task that waits for them.
-                pending.append(pool.submit(close, item, tasks))
+                pending.append(pool.submit(after.picture, item, tasks))
                 tasks = []
             while pending and pending[0].done():
                 yield pending.popleft().result()
         for future in pending:
             yield future.result()
+
+
+@dataclass(frozen=True, slots=True)
+class _After(Generic[R]):
+    """What is done once the network has seen a tile, and once all tiles of a picture are done."""
+
+    segmenter: Segmenter
+    finish: Callable[[Picture], R]
+    report: Callable[[Picture, int], None]
+    room: threading.Semaphore
+
+    def tile(self, picture: Picture, tile: Tile, rgb: Pixels, raw: RawHeads) -> None:
+        try:
+            nuclei = self.segmenter.rows(picture, tile, rgb, raw)
+            with picture.clock.stage("journal"):
+                picture.journal.add(tile.index, nuclei)
+        except NuclensError as error:
+            picture.failures.append(error)
+        else:
+            self.report(picture, len(nuclei))
+        finally:
+            self.room.release()
+
+    def picture(self, picture: Picture | NuclensError, tiles: list[Future[None]]) -> R | NuclensError:
+        if isinstance(picture, NuclensError):
+            return picture
+        try:
+            for tile in tiles:
+                tile.result()
+            return picture.failures[0] if picture.failed else self.finish(picture)
+        except NuclensError as error:
+            return error
+        finally:
+            picture.slide.close()
 
 
 Read: TypeAlias = tuple[Picture, Tile, Pixels] | None

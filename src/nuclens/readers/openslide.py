@@ -22,6 +22,8 @@ from nuclens.core.tiling import Box
 _CELL = 512  # side of the cells in which levels are read whose pixels no level-0 coordinate meets
 _DICOM_HEAD = 1 << 16  # bytes in which a file names its series
 _SERIES = re.compile(rb"\x20\x00\x0e\x00UI(.)\x00([\d.]{1,64})", re.DOTALL)
+_MIRAX_SIZES = re.compile(r"^\s*(IMAGENUMBER|DIGITIZER)_(?:X|Y|WIDTH|HEIGHT)\s*=\s*(\d+)", re.MULTILINE)
+_MIRAX_MOST = {"IMAGENUMBER": 5000, "DIGITIZER": 10_000}  # far more images than glass holds, an image of 100 megapixels
 _BOUNDS = tuple(f"openslide.bounds-{name}" for name in ("y", "x", "height", "width"))
 
 
@@ -78,9 +80,12 @@ class ScannedSlide:
             UnreadableImageError: The file is damaged there.
         """
         need_inside(box, self.levels, level)
-        canvas = np.empty((box[2] - box[0], box[3] - box[1], 3), np.uint8)
         with reading(self._path, *_damage()):
-            for part in self._grids[level].parts(box):
+            parts = list(self._grids[level].parts(box))
+            if parts == [box]:
+                return self._pixels(box, level)
+            canvas = np.empty((box[2] - box[0], box[3] - box[1], 3), np.uint8)
+            for part in parts:
                 rows = slice(max(part[0], box[0]) - box[0], part[2] - box[0])
                 columns = slice(max(part[1], box[1]) - box[1], part[3] - box[1])
                 pixels = self._pixels(part, level)
@@ -134,13 +139,18 @@ class OpenSlideReader:
             # OpenSlide says of an absent or forbidden file that it is of no format it knows.
             path.open("rb").close()
             try:
-                if openslide.OpenSlide.detect_format(path) is None:
-                    raise UnsupportedImageError("of no format that OpenSlide knows, or cut short")
+                vendor = openslide.OpenSlide.detect_format(path)
+                slide = ScannedSlide(path, lambda: openslide.OpenSlide(path), file_digest(path, *companions(path)))
+                stack.callback(slide.close)
+                slide.read((0, 0, 1, 1), len(slide.levels) - 1)
             except openslide.OpenSlideUnsupportedFormatError as error:
-                raise UnsupportedImageError(str(error)) from error
-            slide = ScannedSlide(path, lambda: openslide.OpenSlide(path), file_digest(path, *companions(path)))
-            stack.callback(slide.close)
-            slide.read((0, 0, 1, 1), len(slide.levels) - 1)
+                raise UnsupportedImageError("of no format that OpenSlide knows, or cut short") from error
+            except openslide.OpenSlideError as error:
+                reason = " ".join(str(error).split())
+                raise UnreadableImageError(
+                    f"a slide of {vendor} that OpenSlide cannot read ({reason:.120}); "
+                    f"copy it again, or export it as OME-TIFF"
+                ) from error
             stack.pop_all()
             return slide
 
@@ -188,9 +198,14 @@ class _Grid:
 
 
 def companions(path: Path) -> list[Path]:
-    """Further files of a slide that lies in several: 3DHistech's folder, a DICOM series, what a VMS or VMU names."""
+    """Further files of a slide that lies in several: 3DHistech's folder, a DICOM series, what a VMS or VMU names.
+
+    Raises:
+        UnreadableImageError: 3DHistech's folder is not there or makes no sense; the text lacks the path.
+    """
     suffix, folder = path.suffix.lower(), path.parent
     if suffix == ".mrxs":
+        _need_mirax(path.with_suffix("") / "Slidedat.ini")
         return sorted(part for part in path.with_suffix("").glob("**/*") if part.is_file())
     if suffix == ".dcm":
         others = (part for part in folder.iterdir() if part.suffix.lower() == ".dcm" and part.is_file())
@@ -201,6 +216,17 @@ def companions(path: Path) -> list[Path]:
         named = {Path(line.partition("=")[2].strip()).name for line in lines}
         return sorted(folder / name for name in named if name and name != path.name and (folder / name).is_file())
     return []
+
+
+def _need_mirax(settings: Path) -> None:
+    if not settings.is_file():
+        raise UnreadableImageError(
+            f"lacks its folder {settings.parent.name}/ with {settings.name} beside it; copy both"
+        )
+    # The library takes memory for every place of the grid and every pixel of an image, and ends the process without it.
+    for name, size in _MIRAX_SIZES.findall(settings.read_text(encoding="utf-8", errors="replace")):
+        if int(size) > _MIRAX_MOST[name]:
+            raise UnreadableImageError(f"claims {name.lower()} of {size}; wanted at most {_MIRAX_MOST[name]}")
 
 
 def _series(path: Path) -> bytes | None:

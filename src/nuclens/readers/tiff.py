@@ -50,8 +50,8 @@ _PICTURES = (*_JPEG, 33005, 34712, 50001, 34927)  # and JPEG 2000 and WebP: tile
 _XML_ENTITIES = re.compile("<!(DOCTYPE|ENTITY)")
 # Vendors of files in which tiles overlap or levels are padded, by what tifffile calls them.
 _SPECIAL = {"is_ndpi": "Hamamatsu", "is_scn": "Leica", "is_bif": "Ventana", "is_philips": "Philips"}
-_APERIO_POWER = re.compile(r"^Aperio(?s:.*)\|\s*AppMag\s*=\s*(\d+(?:\.\d+)?)\s*(?:\||$)")
-_APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([\d.]+)")
+_APERIO_VALUE = r"^Aperio(?s:.*)\|\s*{}\s*=\s*(\d*\.?\d+(?:[eE][+-]?\d+)?)\s*(?:\||$)"
+_APERIO_POWER, _APERIO_MPP = (re.compile(_APERIO_VALUE.format(name)) for name in ("AppMag", "MPP"))
 _IMAGEJ_UNIT = re.compile(r"^unit=(\S+)$", re.MULTILINE)
 _UNIT_UM = {"m": 1e6, "cm": 1e4, "mm": 1e3, "nm": 1e-3, "inch": 25_400.0} | dict.fromkeys(
     ("µm", "μm", "um", "micron", "microns", r"\u00B5m"), 1.0
@@ -267,7 +267,7 @@ def _pixel_um(page: Any) -> tuple[float, float] | None:
     text = page.description
     if "<OME" in text and (stated := _ome_pixel_um(text, page)):
         return stated
-    if text.startswith("Aperio") and (found := _APERIO_MPP.search(text)):
+    if found := _APERIO_MPP.search(text):
         return float(found[1]), float(found[1])
     unit = _RESOLUTION_UNITS.get(page.tags.valueof(296, default=2), "")
     if text.startswith("ImageJ=") and (found := _IMAGEJ_UNIT.search(text)):

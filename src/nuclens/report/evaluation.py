@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from nuclens.core.comparison import Comparison
 from nuclens.core.evaluation import Evaluation, Resampling, Scores
 from nuclens.core.files import replacing
 from nuclens.report.charts import bars, density_chart, matrix, range_bar, size_chart
-from nuclens.report.html import Html, join, number, span, table, tag
+from nuclens.report.html import Html, join, number, page, span, table, tag
 from nuclens.report.panels import ERRORS, Pixels, panels
 from nuclens.report.published import marks, published
 
@@ -53,17 +52,8 @@ def write_page(path: Path, title: str, body: Html) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    style = Html(resources.files("nuclens.report").joinpath("style.css").read_text(encoding="utf-8"))
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", title),
-        tag("style", style),
-    )
-    page = "<!DOCTYPE html>\n" + tag("html", head, tag("body", tag("main", body)), lang="en") + "\n"
     with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page(title, body), encoding="utf-8")
 
 
 def sampling(how: Resampling, drawn: str) -> str:

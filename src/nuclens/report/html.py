@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from html import escape
+from importlib import resources
 
 import cv2
 import numpy as np
@@ -53,6 +54,26 @@ def picture(rgb: UInt8[np.ndarray, "h w 3"], alt: str) -> Html:
     coded = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_PNG_COMPRESSION, 6))[1]
     source = "data:image/png;base64," + base64.b64encode(coded.tobytes()).decode()
     return tag("img", src=source, alt=alt, width=rgb.shape[1], height=rgb.shape[0], loading="lazy")
+
+
+def photograph(rgb: UInt8[np.ndarray, "h w 3"], alt: str) -> Html:
+    """A picture inside the page, as JPEG: a tenth of a PNG's size where the picture is of tissue."""
+    coded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, 88))[1]
+    source = "data:image/jpeg;base64," + base64.b64encode(coded.tobytes()).decode()
+    return tag("img", src=source, alt=alt, width=rgb.shape[1], height=rgb.shape[0])
+
+
+def page(title: str, body: Html) -> str:
+    """A whole page that holds its style and loads nothing."""
+    style = Html(resources.files("nuclens.report").joinpath("style.css").read_text(encoding="utf-8"))
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", title),
+        tag("style", style),
+    )
+    return "<!DOCTYPE html>\n" + tag("html", head, tag("body", tag("main", body)), lang="en") + "\n"
 
 
 def number(value: float, digits: int = 4) -> str:

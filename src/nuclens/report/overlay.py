@@ -49,7 +49,7 @@ def overlay(rgb: UInt8[np.ndarray, "h w 3"], instances: Instances) -> UInt8[np.n
         )
     times = min(_LARGEST, math.ceil(_READABLE / max(rgb.shape[:2])))
     canvas = outlined(rgb, instances, times)
-    bar = _scale_bar(instances.frame, canvas.shape[1], times)
+    bar = scale_bar(instances.frame, canvas.shape[1], times)
     return np.vstack([canvas, legend(_entries(instances), canvas.shape[1], bar)])
 
 
@@ -153,13 +153,20 @@ def _draw(strip: UInt8[np.ndarray, "h w 3"], entry: LegendEntry, left: int, midd
     write_text(strip, entry.count, (left + text_width(entry.name), middle + 5), FAINT)
 
 
-def _scale_bar(frame: Frame, width: int, times: int) -> UInt8[np.ndarray, "h w 3"]:
-    """A bar of a round length, at most a fifth of the width, with its length before it; without mpp nothing."""
+def scale_bar(frame: Frame, width: int, times: float) -> UInt8[np.ndarray, "h w 3"]:
+    """A bar of a round length, at most a fifth of the width, with its length before it; without mpp nothing.
+
+    Args:
+        frame: Grid of the picture before it was enlarged or shrunk.
+        width: Pixels there is room for.
+        times: How much it was enlarged.
+    """
     per_um = times / frame.mpp if frame.mpp else 0.0
     fitting = [length for length in _BARS_UM if length * per_um <= width / 5]
     if not fitting or not per_um:
         return _NO_BAR
-    label, length = f"{fitting[-1]:g} µm", round(fitting[-1] * per_um)
+    longest = fitting[-1]
+    label, length = f"{longest:g} µm" if longest < 1000 else f"{longest / 1000:g} mm", round(longest * per_um)
     start = _GAP + text_width(label) + _SPACE
     bar = np.full((_ROW + _PAD, start + length + _PAD, 3), PAPER, np.uint8)
     middle = (_ROW + _PAD) // 2

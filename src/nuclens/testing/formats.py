@@ -32,19 +32,13 @@ LOSSES = {
 _CENTROID = 0.01  # px, by which a centroid made from a written outline may differ
 
 
-class FormatContract:
-    """The promises of a format.
+class WriterContract:
+    """The promises of a format that only writes.
 
     A format has a `suffix`, names in `lost` what a file cannot carry (keys of
-    `LOSSES`), and offers `write(path, instances)` and `read(path)`. All arrays
-    it is given are read-only.
-
-    It may have `endings` that files of other programs have, and then, where
-    other formats have them too, `claims(path)`, which looks at the first bytes.
-    One of label maps offers `predict(path)`, its pixels as a `Prediction`; one
-    of many images offers `images(path)`, what makes the `Prediction` of each
-    by name, and has `placed` set where these names are but places. One that
-    files can be written in bit by bit offers `write_parts(path, parts)`.
+    `LOSSES`), and offers `write(path, instances)`; one that files can be
+    written in bit by bit also `write_parts(path, parts)`. All arrays it is
+    given are read-only.
 
     Attributes:
         name: Of the plug-in under test.
@@ -53,49 +47,12 @@ class FormatContract:
     name: ClassVar[str]
 
     def test_says_what_it_is(self) -> None:
-        """The suffix is a file's ending, and what is lost has a known name."""
+        """The suffix is a file's ending, and what is lost has a known name; where nothing is read, all is."""
         plugin = FORMATS.get(self.name)
         assert plugin.suffix
         assert plugin.suffix == plugin.suffix.lower().strip()
         assert set(plugin.lost) <= set(LOSSES)
-
-    @pytest.mark.parametrize("case", ["empty", "one", "many", "foreign", "pixels only", "untyped", "unknown"])
-    def test_reads_what_it_wrote(self, case: str, tmp_path: Path) -> None:
-        """Everything that is not declared lost comes back."""
-        wanted = CASES[case]()
-        path = self._write(tmp_path, wanted)
-        _same(FORMATS.get(self.name).read(path), wanted, FORMATS.get(self.name).lost)
-
-    def test_is_known_by_its_content(self, tmp_path: Path) -> None:
-        """Under every ending it shares, a file is taken for what it is."""
-        plugin = FORMATS.get(self.name)
-        for ending in getattr(plugin, "endings", ()):
-            path = tmp_path / f"nuclei-1{ending}"
-            plugin.write(path, read_only(made(3)))
-            assert format_to_read(path) is plugin
-
-    def test_predicts_what_it_reads(self, tmp_path: Path) -> None:
-        """Pixels are those of the outlines, types those of the rows."""
-        plugin, wanted = FORMATS.get(self.name), made(40)
-        path = self._write(tmp_path, wanted)
-        found = [plugin.predict(path)] if hasattr(plugin, "predict") else []
-        if hasattr(plugin, "images"):
-            found += [image() for image in plugin.images(path).values()]
-            assert len(found) == 1
-        for prediction in found:
-            drawing = drawn(path, plugin.read(path), SHAPE)
-            assert prediction.labels.dtype == np.int32
-            np.testing.assert_array_equal(prediction.labels, drawing.labels)
-            np.testing.assert_array_equal(prediction.types, drawing.types)
-            assert prediction.names == drawing.names
-
-    def test_subpixels_come_back_unless_lost(self, tmp_path: Path) -> None:
-        """Corners between pixels, far from the origin, come back as they were."""
-        if {"outlines", "subpixels"} & set(FORMATS.get(self.name).lost):
-            return
-        wanted = moved(made(40), scale=1 / 0.9137, shift=100_000)
-        path = self._write(tmp_path, wanted)
-        _same(FORMATS.get(self.name).read(path), wanted, FORMATS.get(self.name).lost)
+        assert hasattr(plugin, "read") == (set(plugin.lost) < set(LOSSES))
 
     def test_same_nuclei_same_bytes(self, tmp_path: Path) -> None:
         """Neither time nor place shows in a file."""
@@ -116,14 +73,6 @@ class FormatContract:
                 parts = (whole[begin:end] for begin, end in pairwise(ends))
                 plugin.write_parts(self._path(tmp_path), parts)
                 assert self._path(tmp_path).read_bytes() == wanted
-
-    def test_rewriting_changes_nothing(self, tmp_path: Path) -> None:
-        """What was read writes the same file, if nothing is lost."""
-        plugin = FORMATS.get(self.name)
-        path = self._write(tmp_path, made(30))
-        before = path.read_bytes()
-        plugin.write(path, plugin.read(path))
-        assert plugin.lost or path.read_bytes() == before
 
     def test_replaces_a_file_whole(self, tmp_path: Path) -> None:
         """An old file goes, and nothing else is left in the folder."""
@@ -176,6 +125,71 @@ class FormatContract:
                 self._write(folder, made(2))
             _one_line(caught.value, self._path(folder))
 
+    def _path(self, folder: Path) -> Path:
+        return folder / f"nuclei{FORMATS.get(self.name).suffix}"
+
+    def _write(self, folder: Path, instances: Instances) -> Path:
+        FORMATS.get(self.name).write(self._path(folder), read_only(instances))
+        return self._path(folder)
+
+
+class FormatContract(WriterContract):
+    """The promises of a format that is read, too.
+
+    It offers `read(path)`, and may have `endings` that files of other programs
+    have, and then, where other formats have them too, `claims(path)`, which
+    looks at the first bytes. One of label maps offers `predict(path)`, its
+    pixels as a `Prediction`; one of many images offers `images(path)`, what
+    makes the `Prediction` of each by name, and has `placed` set where these
+    names are but places.
+    """
+
+    @pytest.mark.parametrize("case", ["empty", "one", "many", "foreign", "pixels only", "untyped", "unknown"])
+    def test_reads_what_it_wrote(self, case: str, tmp_path: Path) -> None:
+        """Everything that is not declared lost comes back."""
+        wanted = CASES[case]()
+        path = self._write(tmp_path, wanted)
+        _same(FORMATS.get(self.name).read(path), wanted, FORMATS.get(self.name).lost)
+
+    def test_is_known_by_its_content(self, tmp_path: Path) -> None:
+        """Under every ending it shares, a file is taken for what it is."""
+        plugin = FORMATS.get(self.name)
+        for ending in getattr(plugin, "endings", ()):
+            path = tmp_path / f"nuclei-1{ending}"
+            plugin.write(path, read_only(made(3)))
+            assert format_to_read(path) is plugin
+
+    def test_predicts_what_it_reads(self, tmp_path: Path) -> None:
+        """Pixels are those of the outlines, types those of the rows."""
+        plugin, wanted = FORMATS.get(self.name), made(40)
+        path = self._write(tmp_path, wanted)
+        found = [plugin.predict(path)] if hasattr(plugin, "predict") else []
+        if hasattr(plugin, "images"):
+            found += [image() for image in plugin.images(path).values()]
+            assert len(found) == 1
+        for prediction in found:
+            drawing = drawn(path, plugin.read(path), SHAPE)
+            assert prediction.labels.dtype == np.int32
+            np.testing.assert_array_equal(prediction.labels, drawing.labels)
+            np.testing.assert_array_equal(prediction.types, drawing.types)
+            assert prediction.names == drawing.names
+
+    def test_subpixels_come_back_unless_lost(self, tmp_path: Path) -> None:
+        """Corners between pixels, far from the origin, come back as they were."""
+        if {"outlines", "subpixels"} & set(FORMATS.get(self.name).lost):
+            return
+        wanted = moved(made(40), scale=1 / 0.9137, shift=100_000)
+        path = self._write(tmp_path, wanted)
+        _same(FORMATS.get(self.name).read(path), wanted, FORMATS.get(self.name).lost)
+
+    def test_rewriting_changes_nothing(self, tmp_path: Path) -> None:
+        """What was read writes the same file, if nothing is lost."""
+        plugin = FORMATS.get(self.name)
+        path = self._write(tmp_path, made(30))
+        before = path.read_bytes()
+        plugin.write(path, plugin.read(path))
+        assert plugin.lost or path.read_bytes() == before
+
     def test_bad_files_are_told(self, tmp_path: Path) -> None:
         """What is no file of the format is a `DataError` of one line, path first."""
         path = self._path(tmp_path)
@@ -220,13 +234,6 @@ class FormatContract:
         else:
             back = FORMATS.get(self.name).read(path)
             assert (len(back), len(back.vertices)) == (2, 0)
-
-    def _path(self, folder: Path) -> Path:
-        return folder / f"nuclei{FORMATS.get(self.name).suffix}"
-
-    def _write(self, folder: Path, instances: Instances) -> Path:
-        FORMATS.get(self.name).write(self._path(folder), read_only(instances))
-        return self._path(folder)
 
 
 def _same(got: Instances, wanted: Instances, lost: tuple[str, ...]) -> None:
