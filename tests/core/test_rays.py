@@ -7,7 +7,7 @@ import pytest
 from jaxtyping import Int32
 
 from nuclens.core.errors import InputError
-from nuclens.core.rays import UNKNOWN, ray_angles, ray_lengths
+from nuclens.core.rays import UNKNOWN, exact_lengths, ray_angles, ray_lengths
 
 
 def blobs(shape: tuple[int, int], seed: int) -> Int32[np.ndarray, "h w"]:
@@ -49,7 +49,12 @@ def test_ray_0_goes_right_and_the_next_ones_down() -> None:
 def test_near_the_slow_twin(count: int, shape: tuple[int, int]) -> None:
     labels = blobs(shape, count)
     wanted = marched(labels, count)
-    off = (ray_lengths(labels, count, open_edge=False) / 2 - wanted)[np.isfinite(wanted)]
+    off, exact = (
+        (found / 2 - wanted)[np.isfinite(wanted)]
+        for found in (ray_lengths(labels, count, open_edge=False), exact_lengths(labels, count))
+    )
+    assert np.abs(exact).mean() < 0.2
+    assert abs(exact.mean()) < 0.1
     # A digital line is off by up to a pixel sideways, which tells only along a border.
     assert np.abs(off).mean() < 0.4
     assert abs(off.mean()) < 0.1
@@ -59,6 +64,7 @@ def test_near_the_slow_twin(count: int, shape: tuple[int, int]) -> None:
 def test_along_axes_and_diagonals_they_are_exact() -> None:
     labels = blobs((33, 39), 1)
     rays = ray_lengths(labels, 8, open_edge=False)
+    np.testing.assert_array_equal(exact_lengths(labels, 8), rays)
     for ray, (down, right) in enumerate([(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)]):
         for row, column in np.argwhere(labels > 0)[::7]:
             steps, place = 0, (row + down, column + right)
@@ -90,6 +96,7 @@ def test_very_long_rays_are_unknown() -> None:
 def test_small_maps(shape: tuple[int, int]) -> None:
     rays = ray_lengths(np.ones(shape, np.int32), 32, open_edge=False)
     assert rays.shape == (32, *shape)
+    assert exact_lengths(np.ones(shape, np.int32), 32).shape == (32, *shape)
     assert (rays > 0).all()
 
 

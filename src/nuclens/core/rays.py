@@ -15,38 +15,30 @@ from nuclens.core.errors import InputError
 
 UNKNOWN = 255  # of half pixels: the ray leaves the map, or is longer than all that a byte holds
 _PERIOD = 12  # longest period of a digital line: the directions of 32 rays are off by 0.2 degrees at most
-_OUTSIDE = 199  # steps a line has made where it enters the map: more than any ray that fits a byte
-_CLIP, _OFTEN = 210, 32  # every so many rows steps are cut to that, before a byte overflows
+_FARTHEST = 129  # pixels, beyond what a byte of half pixels holds
+_BAND = 128  # rows in which steps are counted before they are counted anew, so that a byte holds them
 _TURNS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 
 
 class _Line(NamedTuple):
     """A digital line that goes up and, every `period` rows, `rise` columns to the right; which `ray` walks along it.
 
-    `column` is where the buffer holds column 0 of row 0; lower rows lie further right, so that lines stand upright.
+    `rows` says of each row of a period where in the buffer its column 0 lies, and how many columns to the right the
+    line goes on in the row above. Lower rows lie further right in the buffer, so that lines stand upright.
     """
 
     rise: int
     period: int
     ray: int
-    column: int
-
-    def shift(self, row: int) -> int:
-        return (2 * self.rise * row + self.period) // (2 * self.period)
+    rows: tuple[tuple[int, int], ...]
 
     def views(self, buffer: UInt8[np.ndarray, "h columns"], width: int) -> list[UInt8[np.ndarray, "rows w"]]:
         """The map's rows as they stand in the buffer: every `period`-th from row 0, from row 1, and so on."""
         height, columns = buffer.shape
         strides = (self.period * columns + self.rise, 1)
         return [
-            np.ndarray(
-                (-(-(height - row) // self.period), width),
-                np.uint8,
-                buffer,
-                row * columns + self.column + self.shift(row),
-                strides,
-            )
-            for row in range(min(self.period, height))
+            np.ndarray(((height - row - 1) // self.period + 1, width), np.uint8, buffer, place, strides)
+            for row, (place, _) in enumerate(self.rows)
         ]
 
 
@@ -66,7 +58,9 @@ def ray_lengths(labels: Int32[np.ndarray, "h w"], count: int, *, open_edge: bool
 
     A label ends half a step after its last pixel on the digital line through
     the pixel. Lines of one direction are upright columns of a sheared copy of
-    the map, so the rays of all pixels are counted row by row.
+    the map, so the rays of all pixels are counted row by row. Such a line may
+    pass half a pixel beside the pixel's middle: the lengths are those of
+    `exact_lengths` to a quarter of a pixel in the mean, forty times faster.
 
     Args:
         labels: 0 is background.
@@ -90,8 +84,38 @@ def ray_lengths(labels: Int32[np.ndarray, "h w"], count: int, *, open_edge: bool
     if labels.size:
         for turn in (0, 1):
             _both_ways(ids, turn, lengths, open_edge)
-        np.multiply(lengths, ids > 0, out=lengths)
+        inside = (ids > 0).view(np.uint8)
+        for plane in lengths:
+            np.multiply(plane, inside, out=plane)
     return lengths
+
+
+def exact_lengths(labels: Int32[np.ndarray, "h w"], count: int) -> UInt8[np.ndarray, "{count} h w"]:
+    """As `ray_lengths`, but along lines through the middle of every pixel; the edge of the map ends all labels.
+
+    Example:
+        >>> exact_lengths(np.array([[1, 1, 1, 2]], np.int32), 8)[0].tolist()
+        [[5, 3, 1, 1]]
+
+    Source: Schmidt et al., as above, with their correction by half a step.
+    """
+    padded = np.pad(labels, _FARTHEST)
+    pixels = np.flatnonzero(padded)
+    own, width = padded.take(pixels), padded.shape[1]
+    lengths = np.zeros((count, labels.size), np.uint8)
+    for ray, angle in enumerate(2 * np.pi * np.arange(count) / count):
+        # Whole steps along the longer axis, so every step is the same shift for all pixels.
+        longer = max(abs(np.sin(angle)), abs(np.cos(angle)))
+        steps = np.arange(1, int(_FARTHEST * longer) + 1) / longer
+        shifts = np.rint(steps * np.sin(angle)).astype(int) * width + np.rint(steps * np.cos(angle)).astype(int)
+        going, taken = np.arange(len(pixels)), np.zeros(len(pixels), np.int32)
+        for shift in shifts.tolist():
+            going = going[padded.take(pixels.take(going) + shift) == own.take(going)]
+            if not len(going):
+                break
+            taken[going] += 1
+        lengths[ray, np.flatnonzero(labels)] = np.minimum(np.rint((2 * taken + 1) / longer), UNKNOWN)
+    return lengths.reshape(count, *labels.shape)
 
 
 def _both_ways(
@@ -101,25 +125,28 @@ def _both_ways(
     maps = [_turned(ids, turn), _turned(ids, turn + 2)]
     height, width = maps[0].shape
     lines, columns = _lines(len(lengths), turn, height, width)
-    # What a line crosses before it enters the map counts as its own.
-    buffer = np.ones((height, columns), np.uint8)
+    buffer = np.zeros((height, columns), np.uint8)
     views = [line.views(buffer, width) for line in lines]
     for number, upright in enumerate(maps):
-        same = _goes_on(upright, open_edge)
+        ends = _ends(upright, open_edge)
         for line, parts in list(zip(lines, views, strict=True))[number :: len(maps)]:
-            for row, part in enumerate(parts):
-                part[...] = same[line.shift(row) - line.shift(row - 1)][row :: line.period]
+            for row, (part, (_, step)) in enumerate(zip(parts, line.rows, strict=True)):
+                part[...] = ends[step][row :: line.period]
     _count(buffer)
-    plane = np.empty((height, width), np.uint8)
+    plane, scaled = np.empty((2, height, width), np.uint8)
     for number, (line, parts) in enumerate(zip(lines, views, strict=True)):
         for row, part in enumerate(parts):
             plane[row :: line.period] = part
-        step = 2 * hypot(1, line.rise / line.period)
-        scaled = cv2.convertScaleAbs(plane, alpha=step, beta=step / 2)
-        lengths[line.ray] = _turned(scaled, -turn - 2 * (number % 2))
+        half_pixels = 2 * hypot(1, line.rise / line.period)
+        rotation = _TURNS[-(turn + 2 * number) % 4]
+        if rotation is None:
+            cv2.convertScaleAbs(plane, dst=lengths[line.ray], alpha=half_pixels, beta=half_pixels / 2)
+        else:
+            cv2.convertScaleAbs(plane, dst=scaled, alpha=half_pixels, beta=half_pixels / 2)
+            cv2.rotate(scaled, rotation, dst=lengths[line.ray])
 
 
-def _turned(values: np.ndarray, turn: int) -> np.ndarray:
+def _turned(values: UInt16[np.ndarray, "h w"], turn: int) -> UInt16[np.ndarray, "..."]:
     """A map turned by quarters against the clock."""
     rotation = _TURNS[turn % 4]
     turned: np.ndarray = values if rotation is None else cv2.rotate(values, rotation)
@@ -129,37 +156,57 @@ def _turned(values: np.ndarray, turn: int) -> np.ndarray:
 @lru_cache(maxsize=32)
 def _lines(count: int, turn: int, height: int, width: int) -> tuple[list[_Line], int]:
     """Lines of two opposite quarters, by turns, each in its own columns of the buffer, and the number of columns."""
-    lines, columns = [], 0
-    for place in range(-(count // 8), count // 8):
-        slope = Fraction(tan(2 * pi * place / count)).limit_denominator(_PERIOD)
+    slopes = [Fraction(tan(2 * pi * k / count)).limit_denominator(_PERIOD) for k in range(-(count // 8), count // 8)]
+    reach = [_shift(slope, height - 1) for slope in slopes]
+    columns = 2 * sum(width + abs(far) for far in reach)
+    lines, begin = [], 0
+    for place, (slope, far) in enumerate(zip(slopes, reach, strict=True)):
+        rise, period = slope.numerator, slope.denominator
         for half in (0, 2):
-            ray = (count * (3 + turn + half) // 4 + place) % count
-            line = _Line(slope.numerator, slope.denominator, ray, 0)
-            low, high = sorted((0, line.shift(height - 1)))
-            lines.append(line._replace(column=columns - low))
-            columns += width + high - low
+            first = begin - min(far, 0)
+            rows = tuple(
+                (row * columns + first + _shift(slope, row), _shift(slope, row) - _shift(slope, row - 1))
+                for row in range(min(period, height))
+            )
+            lines.append(_Line(rise, period, (count * (3 + turn + half) // 4 + place - count // 8) % count, rows))
+            begin += width + abs(far)
     return lines, columns
 
 
-def _goes_on(ids: UInt16[np.ndarray, "h w"], open_edge: bool) -> dict[int, UInt8[np.ndarray, "h w"]]:
-    """Where the pixel in the row above, so many columns to the right, is of the same label: 1, else 0."""
-    inside = (ids > 0).view(np.uint8)
+def _shift(slope: Fraction, row: int) -> int:
+    """How many columns a row lies further right in the buffer than row 0."""
+    return (2 * slope.numerator * row + slope.denominator) // (2 * slope.denominator)
+
+
+def _codes(height: int) -> UInt8[np.ndarray, "h 1"]:
+    """Number of a row within its band, above all that steps of the band before can reach."""
+    return (np.arange(height) % _BAND + _BAND - 1).astype(np.uint8)[:, None]
+
+
+def _ends(ids: UInt16[np.ndarray, "h w"], open_edge: bool) -> dict[int, UInt8[np.ndarray, "h w"]]:
+    """By step: codes of rows where the pixel above, so many columns to the right, is of another label; 0 elsewhere."""
+    codes, (height, width) = _codes(len(ids)), ids.shape
     found = {}
-    width = ids.shape[1]
     for step in (-1, 0, 1):
         above, here = slice(max(step, 0), width + min(step, 0)), slice(max(-step, 0), width - max(step, 0))
-        same: UInt8[np.ndarray, "h w"] = inside.copy() if open_edge else np.zeros_like(inside)
-        same[1:, here] = inside[1:, here] & (ids[1:, here] == ids[:-1, above])
-        found[step] = same
+        ends = np.zeros((height, width), np.uint8)
+        if not open_edge:
+            ends[:] = codes
+        np.multiply((ids[1:, here] != ids[:-1, above]).view(np.uint8), codes[1:], out=ends[1:, here])
+        found[step] = ends
     return found
 
 
 def _count(buffer: UInt8[np.ndarray, "h columns"]) -> None:
-    """Replace every 1 by how many come one above the other up to it; columns begin with more than rays can have."""
-    steps, more = np.full(buffer.shape[1], _OUTSIDE, np.uint8), np.empty(buffer.shape[1], np.uint8)
-    for number, row in enumerate(buffer):
-        np.add(steps, 1, out=more)
-        np.multiply(more, row, out=row)
-        steps = row
-        if number % _OFTEN == _OFTEN - 1:
-            np.minimum(steps, _CLIP, out=steps)
+    """Replace every value by the number of rows since its column last held the code of a row.
+
+    Where a line has not ended within a band or more, that is 127 at least, too much for a byte of half pixels.
+    """
+    codes, last = _codes(len(buffer)), np.zeros(buffer.shape[1], np.uint8)
+    for start in range(0, len(buffer), _BAND):
+        band = buffer[start : start + _BAND]
+        last = np.maximum(last, _BAND) - np.uint8(_BAND)
+        for row in band:
+            last = np.maximum(last, row, out=row)
+        last = last.copy()
+        np.subtract(codes[start : start + _BAND], band, out=band)

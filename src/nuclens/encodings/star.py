@@ -20,8 +20,8 @@ from jaxtyping import Float32, Int8, Int32, Int64, UInt8
 from nuclens.core.contours import enclosed
 from nuclens.core.encoded import common_targets, gathered, ideal_leaves, sums, type_heads
 from nuclens.core.heads import Head, RawHeads, need, to_integers
-from nuclens.core.labels import boundaries, relabel, tidy
-from nuclens.core.rays import ray_angles, ray_lengths
+from nuclens.core.labels import relabel, tidy
+from nuclens.core.rays import exact_lengths, ray_angles, ray_lengths
 from nuclens.core.schema import ClassSchema
 from nuclens.core.types import InstanceMap, Truth
 
@@ -74,18 +74,15 @@ class StarEncoding:
             nucleus' border over the largest in that nucleus, 0 outside; `rays` uint8 (rays, h, w), half pixels to
             the border along each ray, 255 where it leaves the crop first or is longer than 127 pixels, 0 outside.
         """
-        return {
-            **common_targets(truth),
-            "object": _depths(truth.labels),
-            "rays": ray_lengths(truth.labels, options.rays, open_edge=True),
-        }
+        rays = ray_lengths(truth.labels, options.rays, open_edge=True)
+        return {**common_targets(truth), "object": _depths(truth.labels, rays), "rays": rays}
 
     def ideal(self, truth: Truth, schema: ClassSchema, options: StarOptions = _DEFAULT) -> RawHeads:
         """The heads a perfect network would give; what the edge of the map cuts ends there."""
         labels = truth.labels
-        rays = ray_lengths(labels, options.rays, open_edge=False)
+        rays = exact_lengths(labels, options.rays)
         raw: RawHeads = {
-            "object": to_integers(self.heads(schema)[0], _depths(labels)[None]),
+            "object": to_integers(self.heads(schema)[0], _depths(labels, rays)[None]),
             "rays": np.minimum(rays, 127).astype(np.int8),
         }
         for head in type_heads(schema):
@@ -111,13 +108,14 @@ class StarEncoding:
         return InstanceMap(relabel(labels, keep), schema.decide(types), scores.astype(np.float32), anchors, types)
 
 
-def _depths(labels: Int32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-    """Distance of every nucleus pixel to its border, 1 where it is largest; the edge of the map is no border."""
-    inside = labels > 0
-    depth = cv2.distanceTransform((~(boundaries(labels) & inside)).view(np.uint8), cv2.DIST_L2, 5)
-    pixels = np.flatnonzero(inside)
-    ids, own = labels.take(pixels), depth.take(pixels) + 1
-    deepest = np.zeros(int(labels.max(initial=0)) + 1, np.float32)
+def _depths(labels: Int32[np.ndarray, "h w"], rays: UInt8[np.ndarray, "rays h w"]) -> Float32[np.ndarray, "h w"]:
+    """Distance of every nucleus pixel to the next one outside over the largest in that nucleus; 0 outside.
+
+    The shortest ray is as good as a distance transform, and already there.
+    """
+    pixels = np.flatnonzero(labels > 0)
+    ids, own = labels.take(pixels), rays.min(axis=0).take(pixels).astype(np.float32) + 1
+    deepest = np.ones(int(labels.max(initial=0)) + 1, np.float32)
     np.maximum.at(deepest, ids, own)
     depths = np.zeros(labels.size, np.float32)
     depths[pixels] = own / deepest.take(ids)
