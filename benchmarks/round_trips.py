@@ -53,22 +53,24 @@ def main() -> None:
         "",
         "Made by `python benchmarks/round_trips.py ../shared/data`: annotations encoded to perfect 8-bit heads and",
         "decoded, `offset` with the settings that ship, the others with their defaults. Mean PQ of the images, and in",
-        "brackets that of the worst. All lose pieces of nuclei that are in several and nuclei under 20 px; nothing else",
-        "is lost on bccd but by `star`. `semantic` loses what touches, `star` what is not star-shaped.",
+        "brackets that of the worst. All lose pieces of nuclei that are in several and nuclei under 20 px; nothing",
+        "else is lost on bccd but by `star`. `semantic` loses what touches, `star` what is not star-shaped.",
         "",
         f"| set | images | {' | '.join(VARIANTS)} |",
         "|---|---|" + "---|" * len(VARIANTS),
     ]
-    header = len(lines)
-    for name in (*SETS, *CUT_SETS):
-        cut = CUT if len(lines) >= header + len(SETS) else 0
-        maps = [sample.labels for sample in PACK.open(arguments.data / name)]
-        scores = np.array([survived(labels, shipped) for whole in maps for labels in windows(whole, cut)])
-        cells = [f"{column.mean():.3f} ({column.min():.3f})" for column in scores[~np.isnan(scores).any(axis=1)].T]
-        title = f"{name}, windows of {cut}" if cut else name
-        lines.append(f"| {title} | {len(scores)} | {' | '.join(cells)} |")
+    for name, cut in (*((name, 0) for name in SETS), *((name, CUT) for name in CUT_SETS)):
+        lines.append(row(arguments.data, name, cut, shipped))
         print(lines[-1], flush=True)
     arguments.page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def row(data: Path, name: str, cut: int, shipped: dict[str, Any]) -> str:
+    maps = [sample.labels for sample in PACK.open(data / name)]
+    scores = np.array([survived(labels, shipped) for whole in maps for labels in windows(whole, cut)])
+    cells = [f"{column.mean():.3f} ({column.min():.3f})" for column in scores[~np.isnan(scores).any(axis=1)].T]
+    title = f"{name}, windows of {cut}" if cut else name
+    return f"| {title} | {len(scores)} | {' | '.join(cells)} |"
 
 
 def windows(labels: np.ndarray, cut: int) -> list[np.ndarray]:

@@ -22,7 +22,7 @@ def test_sums_are_over_each_label() -> None:
 
 def test_groups_of_leaves_are_summed_before_one_is_chosen() -> None:
     types = gathered([np.array([40.0, 0.0]), np.array([30.0, 0.0]), np.array([30.0, 0.0])], SCHEMA, 2)
-    np.testing.assert_allclose(types, [[0.4, 0.6], [0, 0]], atol=1e-6)
+    np.testing.assert_allclose(types, np.array([[0.4, 0.6], [0.0, 0.0]]), atol=1e-6)
     assert gathered([], UNTYPED, 2).shape == (2, 0)
 
 

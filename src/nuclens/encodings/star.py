@@ -74,7 +74,7 @@ class StarEncoding:
             nucleus' border over the largest in that nucleus, 0 outside; `rays` uint8 (rays, h, w), half pixels to
             the border along each ray, 255 where it leaves the crop first or is longer than 127 pixels, 0 outside.
         """
-        rays = ray_lengths(truth.labels, options.rays, open_edge=True)
+        rays = ray_lengths(truth.labels, options.rays)
         return {**common_targets(truth), "object": _depths(truth.labels, rays), "rays": rays}
 
     def ideal(self, truth: Truth, schema: ClassSchema, options: StarOptions = _DEFAULT) -> RawHeads:
