@@ -197,17 +197,33 @@ def paint(
         >>> labels
         array([[7, 2, 2, 7]], dtype=int32)
     """
-    height, width = labels.shape
-    rings, rows, columns = _crossings(vertices, offsets, labels.shape)
-    # Sorted, crossings pair up to enter and leave a ring along a row; the last ring comes first.
-    crossings = np.sort(((len(ids) - 1 - rings) * height + rows) * (width + 1) + columns)
+    pixels, ends = enclosed(vertices, offsets, labels.shape)
+    # A pixel that occurs more than once keeps what is assigned last, the first ring's label.
+    labels.reshape(-1)[pixels[::-1]] = np.repeat(ids.astype(np.int32), np.diff(ends))[::-1]
+
+
+def enclosed(
+    vertices: Float32[np.ndarray, "v 2"], offsets: Int64[np.ndarray, "ends"], shape: tuple[int, ...]
+) -> tuple[Int64[np.ndarray, "p"], Int64[np.ndarray, "ends"]]:
+    """Flat positions of the pixels whose centre is in each simple polygon, in reading order, one polygon after another.
+
+    Those of ring k are `pixels[ends[k]:ends[k + 1]]`; which centres on edges count is as in `rasterise`.
+
+    Example:
+        >>> triangle = np.array([[0, 0], [3, 3], [3, 0]], np.float32)
+        >>> enclosed(triangle, np.array([0, 3]), (3, 3))
+        (array([3, 6, 7]), array([0, 3]))
+    """
+    height, width = shape
+    rings, rows, columns = _crossings(vertices, offsets, (height, width))
+    # Sorted, crossings pair up to enter and leave a ring along a row.
+    crossings = np.sort((rings * height + rows) * (width + 1) + columns)
     enter, leave = crossings[0::2], crossings[1::2]
     lines, columns = np.divmod(enter, width + 1)
-    rings, rows = np.divmod(lines, height)
+    rings, rows = np.divmod(lines, max(height, 1))
     begins = ring_offsets(leave - enter)
     pixels = np.arange(begins[-1]) + np.repeat(rows * width + columns - begins[:-1], leave - enter)
-    # A pixel that occurs more than once keeps what is assigned last, the first ring's label.
-    labels.reshape(-1)[pixels] = np.repeat(ids[::-1].take(rings).astype(np.int32), leave - enter)
+    return pixels, begins.take(np.searchsorted(rings, np.arange(len(offsets))))
 
 
 def _crossings(

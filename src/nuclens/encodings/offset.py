@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 
+from nuclens.core.encoded import common_targets, gathered, ideal_leaves, sums, type_heads
 from nuclens.core.heads import Head, RawHeads, need, to_integers
 from nuclens.core.labels import relabel, tidy
 from nuclens.core.schema import ClassSchema
 from nuclens.core.types import InstanceMap, Truth
 
 UNIT_PX = 16  # offsets are learned in units of 16 pixels, near 1 for a nucleus' rim
-BORDER_PX = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,9 @@ class OffsetOptions:
     min_score: float = 0.3
 
 
+_DEFAULT = OffsetOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class OffsetEncoding:
     """Labels to targets and heads to labels; see the module.
@@ -61,44 +64,33 @@ class OffsetEncoding:
     options: type[OffsetOptions] = OffsetOptions
     floor: ClassVar[float] = 0.97
 
-    def heads(self, schema: ClassSchema) -> tuple[Head, ...]:
+    def heads(self, schema: ClassSchema, options: OffsetOptions = _DEFAULT) -> tuple[Head, ...]:
         """The heads a network needs for this schema."""
-        heads = (Head("nucleus", 1, "sigmoid", 255), Head("offset", 2, "linear", UNIT_PX))
-        return (*heads, Head("type", len(schema.leaves), "softmax", 255)) if schema.leaves else heads
+        return (Head("nucleus", 1, "sigmoid", 255), Head("offset", 2, "linear", UNIT_PX), *type_heads(schema))
 
-    def encode(self, truth: Truth) -> dict[str, np.ndarray]:
+    def encode(self, truth: Truth, options: OffsetOptions = _DEFAULT) -> dict[str, np.ndarray]:
         """Targets of one crop.
 
         Returns:
-            `nucleus` uint8 (h, w), 1 inside; `offset` float32 (2, h, w), in units of 16 pixels from the
-            pixel to its nucleus' centre, which may lie outside the crop; `type` uint8 (h, w), the leaves
-            a pixel may be, 0 where unlabelled; `border` uint8 (h, w), 1 within 2 pixels of a border.
+            `nucleus`, `type` and `border` as every encoding has them; `offset` float32 (2, h, w), in units of 16
+            pixels from the pixel to its nucleus' centre, which may lie outside the crop.
         """
         labels = truth.labels
-        height, width = labels.shape
-        grid = np.stack(np.broadcast_arrays(np.arange(height)[:, None], np.arange(width)[None]))
-        inside = labels > 0
-        centres = np.moveaxis(truth.centres[labels], -1, 0)
-        offset = np.where(inside, (centres - grid) / UNIT_PX, 0).astype(np.float32)
-        window = np.ones((2 * BORDER_PX + 1,) * 2, np.uint8)
-        ids = labels.astype(np.uint16)
-        border = cv2.dilate(ids, window) != cv2.erode(ids, window)
-        return {
-            "nucleus": inside.astype(np.uint8),
-            "offset": offset,
-            "type": truth.leaves[labels],
-            "border": border.astype(np.uint8),
-        }
+        pixels = np.flatnonzero(labels)
+        places = np.divmod(pixels, max(labels.shape[1], 1))
+        centres = truth.centres.take(labels.take(pixels), axis=0)
+        offset = np.zeros((2, labels.size), np.float32)
+        for axis in (0, 1):
+            offset[axis, pixels] = (centres[:, axis] - places[axis]) / UNIT_PX
+        return {**common_targets(truth), "offset": offset.reshape(2, *labels.shape)}
 
-    def ideal(self, truth: Truth, schema: ClassSchema) -> RawHeads:
+    def ideal(self, truth: Truth, schema: ClassSchema, options: OffsetOptions = _DEFAULT) -> RawHeads:
         """The heads a perfect network would give: decoding them measures the encoding's own loss."""
         targets = self.encode(truth)
-        leaves = np.arange(len(schema.leaves), dtype=np.uint8)[:, None, None]
-        lowest = targets["type"] & -targets["type"].astype(np.int16)
         values = {
             "nucleus": targets["nucleus"][None].astype(np.float32),
             "offset": targets["offset"],
-            "type": (lowest == (1 << leaves)).astype(np.float32),
+            "type": ideal_leaves(targets["type"], len(schema.leaves)),
         }
         return {head.name: to_integers(head, values[head.name]) for head in self.heads(schema)}
 
@@ -117,12 +109,12 @@ class OffsetEncoding:
         labels = np.zeros(shape, np.int32)
         labels.reshape(-1)[pixels] = nearest.take(votes)
         labels = tidy(labels, len(anchors))
-        size, (probability, *leaves) = _sums(labels, (*raw["nucleus"], *raw.get("type", ())), len(anchors))
+        size, (probability, *leaves) = sums(labels, (*raw["nucleus"], *raw.get("type", ())), len(anchors))
         shares = _near_shares(nearest, weights, distance <= options.near, len(anchors))
         scores = (probability / 255 / np.maximum(size, 1) * shares).astype(np.float32)
         keep = (size >= options.min_area) & (scores >= options.min_score)
         labels = relabel(labels, keep)
-        probabilities = _types([leaf[keep] for leaf in leaves], schema, int(keep.sum()))
+        probabilities = gathered([leaf[keep] for leaf in leaves], schema, int(keep.sum()))
         return InstanceMap(labels, schema.decide(probabilities), scores[keep], anchors[keep], probabilities)
 
 
@@ -194,16 +186,6 @@ def _nearest(
     return nearest, np.hypot(rows - down, columns - right).astype(np.float32)
 
 
-def _sums(
-    labels: Int32[np.ndarray, "h w"], heads: tuple[UInt8[np.ndarray, "h w"], ...], n: int
-) -> tuple[Int64[np.ndarray, "{n}"], list[Float64[np.ndarray, "{n}"]]]:
-    """Number of pixels of each label, and the sum of each head over them."""
-    inside = np.flatnonzero(labels > 0)
-    ids = labels.take(inside).astype(np.int64)  # what bincount would make of them once per head
-    sums = [np.bincount(ids, head.take(inside), minlength=n + 1)[1:] for head in heads]
-    return np.bincount(ids, minlength=n + 1)[1:], sums
-
-
 def _near_shares(
     nearest: Int32[np.ndarray, "k"], weights: Float64[np.ndarray, "k"], near: Bool[np.ndarray, "k"], n: int
 ) -> Float64[np.ndarray, "{n}"]:
@@ -214,13 +196,6 @@ def _near_shares(
     cast, close = (np.bincount(nearest, votes, minlength=n + 1)[1:] for votes in (weights, weights * near))
     shares: Float64[np.ndarray, "{n}"] = close / np.maximum(cast, 1e-6)
     return shares
-
-
-def _types(leaves: list[Float64[np.ndarray, "{n}"]], schema: ClassSchema, n: int) -> Float32[np.ndarray, "{n} types"]:
-    """Leaf probabilities from their sums over each nucleus, gathered into the schema's types."""
-    sums = np.reshape(leaves, (len(leaves), n)).T
-    total = np.maximum(sums.sum(axis=1, keepdims=True), 1)
-    return schema.gather((sums / total).astype(np.float32))
 
 
 PLUGIN = OffsetEncoding()
