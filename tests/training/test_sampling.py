@@ -64,7 +64,7 @@ def test_crops_of_a_batch_differ(sampler: Sampler) -> None:
 def test_batches_ahead_are_those_of_their_steps(
     sampler: Sampler, first: int, last: int, processors: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampling, "cpu_count", lambda: processors)
+    monkeypatch.setattr(sampling, "cores", lambda: processors)
     batches = list(sampler.batches(first, last))
     assert len(batches) == max(0, last - first)
     assert all(same(batch, sampler.batch(step)) for step, batch in enumerate(batches, start=first))

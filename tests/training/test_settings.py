@@ -131,7 +131,7 @@ def test_the_schema_has_the_leaves_and_types_of_the_recipe(tiny_recipe: Resolved
 def test_settings_are_frozen_and_forbid_what_they_do_not_know() -> None:
     kinds = [kind for kind in vars(settings).values() if is_dataclass(kind) and kind is not DatasetNote]
     own = [kind for kind in kinds if isinstance(kind, type) and kind.__module__ == settings.__name__]
-    assert len(own) == 6
+    assert len(own) == 7
     for kind in own:
         assert vars(kind)["__pydantic_config__"] == {"extra": "forbid"}
         assert vars(kind)["__dataclass_params__"].frozen

@@ -9,8 +9,9 @@ from nuclens.core.types import Progress
 from nuclens.recipes import load_recipe
 from nuclens.report.curves import draw_curves
 from nuclens.training.log import LOG
-from nuclens.training.loop import Course, fit
+from nuclens.training.loop import fit
 from nuclens.training.sampling import check_groups
+from nuclens.training.start import Course
 
 __all__ = ["Course", "train"]
 

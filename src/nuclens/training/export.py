@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ from nuclens.core.errors import MissingExtraError
 from nuclens.core.files import replacing
 from nuclens.core.heads import Head
 from nuclens.core.models import CARD, GRAPH, WEIGHTS
-from nuclens.training.loop import CHECKPOINT, ENCODINGS, build, normalised
+from nuclens.training.inputs import ACTIVATIONS, normalised
 from nuclens.training.settings import ResolvedRecipe, recipe_of
-from nuclens.training.state import fill, part, read_tensors
+from nuclens.training.start import ENCODINGS, build
+from nuclens.training.state import CHECKPOINT, fill, part, read_tensors
 
 PROBE_STRIDES = 32
 REACH_SHARE = 0.01
@@ -37,14 +37,7 @@ class Deployed(nn.Module):
     def forward(self, x: Float[Tensor, "n c h w"]) -> tuple[Tensor, ...]:
         """Probabilities and vectors of normalised pixels."""
         raw = self.network(x)
-        return tuple(_ACTIVATIONS[head.activation](raw[head.name]) for head in self.heads)
-
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "sigmoid": torch.sigmoid,
-    "softmax": lambda x: torch.softmax(x, dim=1),
-    "linear": lambda x: x,
-}
+        return tuple(ACTIVATIONS[head.activation](raw[head.name]) for head in self.heads)
 
 
 def read_run(run: Path) -> tuple[ResolvedRecipe, nn.Module, dict[str, str]]:
