@@ -43,6 +43,7 @@ sys.meta_path.insert(0, Wall())
 runpy.run_module("nuclens.training", run_name="__main__", alter_sys=True)
 """
 NATIVE = precision()
+KILLS = 3
 CLOCKS = ("seconds", "waited", "crops_s")
 LEFT = {RECIPE, "environment.json", CHECKPOINT, PREVIOUS, "log.csv", "validation.csv", "best.safetensors", "best.json"}
 Train = Callable[..., Path]
@@ -98,6 +99,11 @@ def rates(run: Path) -> list[float]:
 
 def step_of(run: Path) -> int:
     return int(read_tensors(run / CHECKPOINT)[1]["step"])
+
+
+def done_in(run: Path) -> int:
+    """Steps of a checkpoint that another process may be putting in place."""
+    return step_of(run) if (run / CHECKPOINT).exists() else 0
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -303,14 +309,18 @@ def test_a_killed_run_on_a_bare_machine_ends_with_the_same_bits(
     command = [sys.executable, "-W", "ignore", "-c", BARE, str(killed), "--data", str(tiny_data), "--steps", "1000000"]
     # Sums depend on the number of threads, so both have one.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
-    while not (killed / CHECKPOINT).exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.kill()
-    told = process.communicate()[1].decode()
-    assert process.returncode == -signal.SIGKILL, told
-    done = step_of(killed)
-    assert done % tiny_recipe.train.save_every == 0
+    pauses = np.random.default_rng(0).uniform(0, 0.5, KILLS)
+    done = 0
+    for pause in pauses.tolist():
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
+        while done_in(killed) <= done and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(pause)  # the kill comes at any point of a step, a checkpoint or a validation
+        process.kill()
+        told = process.communicate()[1].decode()
+        assert process.returncode == -signal.SIGKILL, told
+        assert step_of(killed) > done
+        done = step_of(killed)
     for folder in (killed, straight):
         main([str(folder), "--data", str(tiny_data), "--steps", str(done + 6)])
     assert_same_run(killed, straight)

@@ -23,14 +23,16 @@ PACKAGES = ("nuclens", "torch", "lightning", "numpy", "opencv-python-headless", 
 log = logging.getLogger(__name__)
 
 
-def describe(out: Path, sources: list[Source], devices: int) -> dict[str, Any]:
+def describe(out: Path, sources: list[Source], devices: int, notes: tuple[str, ...]) -> None:
     """Write what a run is made with; data that changed since it began are told.
 
     Raises:
         OutputError: The file cannot be written.
     """
     path = out / ENVIRONMENT
-    found = environment(sources, devices)
+    found = {**environment(sources, devices), "notes": notes}
+    for note in notes:
+        log.warning("%s: %s", out, note)
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8")).get("data", {})
         if before != found["data"]:
@@ -38,7 +40,12 @@ def describe(out: Path, sources: list[Source], devices: int) -> dict[str, Any]:
                         "as one that was not interrupted", out)  # fmt: skip
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return found
+
+
+def noted(out: Path) -> tuple[str, ...]:
+    """What there was to say when a run was begun or gone on with last."""
+    notes = json.loads((out / ENVIRONMENT).read_text(encoding="utf-8"))["notes"]
+    return tuple(notes)
 
 
 def environment(sources: list[Source], devices: int) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def fit(recipe: ResolvedRecipe, data: Path, out: Path, course: Course, hooks: Ho
     job = Job(recipe, data, out, course)
     if course.devices > 1:
         launched(work, job, hooks)
-        state = _blank(recipe)
+        state = blank(recipe)
         begin(state, recipe, out, Course())
         return state
     return work(fabric_of(recipe, 1), job, hooks)
@@ -64,10 +64,11 @@ def work(fabric: Fabric, job: Job, hooks: Hooks) -> State:
     """What each process does."""
     recipe, out, first = job.recipe, job.out, fabric.global_rank == 0
     with in_memory(recipe):
-        state = _blank(recipe)
-        network = state.network
+        state = blank(recipe)
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            state.network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(state.network)  # type: ignore[no-untyped-call]
         state.scaler = getattr(fabric._precision, "scaler", None)
-        module, wrapped = fabric.setup(network, state.optimizer)
+        module, wrapped = fabric.setup(state.network, state.optimizer)
         if first:
             checkpoint_of(out)  # puts a broken one aside before the others look
         fabric.barrier()
@@ -88,7 +89,7 @@ def work(fabric: Fabric, job: Job, hooks: Hooks) -> State:
     return state
 
 
-def _blank(recipe: ResolvedRecipe) -> State:
+def blank(recipe: ResolvedRecipe) -> State:
     """Network and optimiser before the first step."""
     network = build(recipe).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return State(network, torch.optim.AdamW(network.parameters(), weight_decay=recipe.train.decay))
@@ -104,6 +105,7 @@ class Run:
         (self.job, self.hooks), (self.sampler, self.rows) = job, feed
         self.recipe, self.first = self.job.recipe, fabric.global_rank == 0
         self.schedule = self._schedule()
+        self.history: list[tuple[int, float]] = []
 
     def go(self, sources: list[Source]) -> None:
         """Do all steps that are left."""
@@ -128,12 +130,15 @@ class Run:
         state, train = self.state, self.recipe.train
         if validator and self._due(state.step) and state.step not in validator.done:
             self._look(validator)  # a run that was killed after its checkpoint and before its validation
+        self._hear(validator)
         for batch, waited in timed(self.sampler.batches(state.step, last)):
             began = time.monotonic()
             self._cool()
             if state.cooling:
                 last = sum(state.cooling)
             rate = self.schedule.at(state.step)
+            # Dropout is a matter of the step too, or a resumed run would draw other numbers.
+            torch.manual_seed(hash((train.seed, state.step, self.fabric.global_rank)))
             terms, seconds = self.step(batch, rate, self.rows.seconds)
             need_finite(terms, state, self.recipe, self.sampler)
             state.advance(train.ema)
@@ -157,12 +162,16 @@ class Run:
         if due and validator:
             self._look(validator)
         if due:
-            self.fabric.barrier()
+            self._hear(validator)
 
     def _look(self, validator: Validator) -> None:
         average = self.state.average
         validator(self.state, self.state.step / self.epoch, lambda batch: self.step.measure(batch, average))
         self.hooks.watch(self.job.out)
+
+    def _hear(self, validator: Validator | None) -> None:
+        """What validation has found so far: step and loss, for schedules that go by it."""
+        self.history = self.fabric.broadcast(validator.history if validator else [])
 
     def _due(self, step: int) -> bool:
         return bool(self.every and step and step % self.every == 0)

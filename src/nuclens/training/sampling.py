@@ -106,6 +106,18 @@ def open_samples(data: DataSettings, root: Path, use: Use = "train") -> Iterator
         yield samples[index]
 
 
+def missing_leaves(recipe: ResolvedRecipe, sources: list[Source]) -> tuple[str, ...]:
+    """What to say of leaf classes that no nucleus of the training images may be."""
+    seen = 0
+    for source in sources:
+        seen |= int(np.bitwise_or.reduce(source.truth.leaves, initial=0))
+    return tuple(
+        f"class {leaf}: no nucleus of the training images has it, so it is not taught"
+        for bit, leaf in enumerate(recipe.leaves)
+        if not seen >> bit & 1
+    )
+
+
 def leaves_of(sample: Sample, data: DataSettings, schema: ClassSchema) -> UInt8[np.ndarray, "n+1"]:
     """Leaf masks of a sample's nuclei under a recipe's table."""
     table = {int(type_id): schema.mask(*names) for type_id, names in data.leaves.items()}

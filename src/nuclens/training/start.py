@@ -12,6 +12,7 @@ from torch import nn
 
 from nuclens.core.card import card_from_json
 from nuclens.core.errors import CheckpointError, InputError
+from nuclens.core.heads import Head
 from nuclens.core.kinds import Kind
 from nuclens.core.models import CARD, WEIGHTS, shipped
 from nuclens.training.settings import RECIPE, ResolvedRecipe, recipe_of
@@ -42,12 +43,17 @@ class Course:
     workers: int = 0
 
 
+def heads_of(recipe: ResolvedRecipe) -> tuple[Head, ...]:
+    """The heads that the recipe's encoding needs for its classes."""
+    heads: tuple[Head, ...] = ENCODINGS.get(recipe.encoding).heads(recipe.schema)
+    return heads
+
+
 def build(recipe: ResolvedRecipe) -> nn.Module:
     """The recipe's network with random weights from its seed."""
     torch.manual_seed(recipe.train.seed)
     family = NETWORKS.get(recipe.network)
-    heads = ENCODINGS.get(recipe.encoding).heads(recipe.schema)
-    network: nn.Module = family.build(heads, family.options(**recipe.network_options))
+    network: nn.Module = family.build(heads_of(recipe), family.options(**recipe.network_options))
     return network
 
 
@@ -160,10 +166,10 @@ def _keep_rows(
 ) -> None:
     """Copy the rows of all heads but that of the classes, and those of classes both tables have."""
     old, recipe = table
-    heads = ENCODINGS.get(recipe.encoding).heads(_with_leaves(recipe, old).schema)
+    heads = heads_of(_with_leaves(recipe, old))
     channels = [head.channels for head in heads]
     # The class head is the one that a further class makes longer; it may share its tensor with the others.
-    longer = ENCODINGS.get(recipe.encoding).heads(_with_leaves(recipe, (*old, "")).schema)
+    longer = heads_of(_with_leaves(recipe, (*old, "")))
     place = next(i for i, head in enumerate(longer) if i >= len(heads) or head.channels > channels[i])
     shared = given.shape[0] == rows * sum(channels)
     # What the head has beside the leaves, a background, comes before them.

@@ -30,15 +30,15 @@ from nuclens.training.inputs import ACTIVATIONS, normalised
 from nuclens.training.log import VALIDATION, Log
 from nuclens.training.sampling import Batch, Sampler, Source
 from nuclens.training.settings import AugmentSettings, ResolvedRecipe
+from nuclens.training.start import ENCODINGS, heads_of
 from nuclens.training.state import State
 
 METRICS: Kind[Any] = Kind("nuclens.metrics")
-ENCODINGS: Kind[Any] = Kind("nuclens.encodings")
 BEST, BEST_NOTE = "best.safetensors", "best.json"
 CORE_PX, HALO_PX = 1024, 192  # of the windows an image is read in
 CROPS = 8  # batches of plain crops that the loss is taken of
 RULES = {
-    "pq": "highest panoptic quality, IoU above 0.5, mean over validation images; the earliest of equals",
+    "pq": "highest panoptic quality, IoU above 0.5, mean over validation images; of equals the lowest loss",
     "loss": "lowest weighted loss of plain crops of the validation images; the earliest of equals",
 }
 _PLAIN = AugmentSettings(0, 0, 0, 0, 0, 0, noise=0, jpeg=0)
@@ -69,7 +69,7 @@ class Reader:
 
     def raw(self, rgb: UInt8[np.ndarray, "h w 3"]) -> RawHeads:
         """All heads of an image as integers; windows overlap, beyond the image it is mirrored."""
-        heads = ENCODINGS.get(self.recipe.encoding).heads(self.recipe.schema)
+        heads = heads_of(self.recipe)
         stride = int(self.network.stride)  # type: ignore[arg-type]
         shape = rgb.shape[0], rgb.shape[1]
         whole = {head.name: np.zeros((head.channels, *shape), np.int8 if head.signed else np.uint8) for head in heads}
@@ -119,6 +119,11 @@ class Validator:
     def done(self) -> set[int]:
         """Steps that were validated."""
         return {int(row["step"]) for row in self.log.rows}
+
+    @property
+    def history(self) -> list[tuple[int, float]]:
+        """Step and loss of every validation."""
+        return [(int(row["step"]), float(row["loss"])) for row in self.log.rows]
 
     def __call__(self, state: State, epoch: float, losses: Callable[[Batch], dict[str, float]]) -> None:
         """Look at the weights of a step, and keep them if there were no better ones.
@@ -176,15 +181,16 @@ class Validator:
 
 
 def best_of(rows: list[dict[str, str]], rule: str) -> int | None:
-    """Step of the best row of a validation log, the earliest of equals; None where no row has a number.
+    """Step of the best row of a validation log; None where no row has a number.
 
     Example:
-        >>> best_of([{"step": "10", "pq": "0.5"}, {"step": "20", "pq": "nan"}, {"step": "30", "pq": "0.5"}], "pq")
-        10
+        >>> best_of([{"step": "10", "pq": "0", "loss": "3"}, {"step": "20", "pq": "0", "loss": "2"}], "pq")
+        20
     """
-    sign = -1 if rule == "pq" else 1
-    known = [(sign * float(row[rule]), int(row["step"])) for row in rows if math.isfinite(float(row[rule]))]
-    return min(known)[1] if known else None
+    columns = ((-1, "pq"), (1, "loss")) if rule == "pq" else ((1, "loss"),)
+    keys = [(*(sign * float(row[name]) for sign, name in columns), int(row["step"])) for row in rows]
+    known = [key for key in keys if all(map(math.isfinite, key))]
+    return int(min(known)[-1]) if known else None
 
 
 def _mean(values: np.ndarray) -> float:
