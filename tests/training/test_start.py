@@ -35,7 +35,7 @@ def test_classes_of_the_same_name_are_kept_and_new_ones_made(tiny_recipe: Resolv
     for name in old.keys() - set(made):
         assert torch.equal(fitted[name], old[name])
     for name in made:
-        nucleus_and_offset, (new, long) = 3 * ROWS, fitted[name][3 * ROWS :].split(ROWS)
+        nucleus_and_offset, (new, long) = 3 * ROWS, torch.split(fitted[name][3 * ROWS :], ROWS)
         assert torch.equal(fitted[name][:nucleus_and_offset], old[name][:nucleus_and_offset])
         assert torch.equal(long, old[name][-ROWS:])
         assert torch.equal(new, fresh[name][3 * ROWS : 4 * ROWS])
@@ -50,7 +50,7 @@ def test_any_table_follows_any_other(
     wanted = with_classes(tiny_recipe, *names)
     fitted, made = refit(old, before, wanted)
     build(wanted).load_state_dict(fitted)
-    assert (made == []) == (before == names)
+    assert set(made) == {"head.weight", "head.bias"}
     assert torch.equal(fitted["head.bias"][: 3 * ROWS], old["head.bias"][: 3 * ROWS])
 
 

@@ -40,9 +40,8 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 
 def test_the_ends_of_epochs_that_have_a_checkpoint_are_validated(run: Path, tiny_recipe: ResolvedRecipe) -> None:
-    assert [(int(row["step"]), float(row["epoch"])) for row in rows(run)] == [
-        (step, pytest.approx(step / 3, rel=1e-4)) for step in (6, 12, 18, 20)
-    ]
+    assert [int(row["step"]) for row in rows(run)] == [6, 12, 18, 20]
+    assert [float(row["epoch"]) for row in rows(run)] == pytest.approx([2, 4, 6, 20 / 3], rel=1e-4)
     assert list(rows(run)[0]) == ["step", "epoch", "pq", "dq", "sq", "loss", *tiny_recipe.losses, "seconds"]
     for row in rows(run):
         weighted = sum(weight * float(row[name]) for name, weight in tiny_recipe.losses.items())
