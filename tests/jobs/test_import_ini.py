@@ -75,6 +75,13 @@ def test_the_published_settings_become_a_recipe(tmp_path: Path) -> None:
     assert "# Command   nuclens train recipe.toml" in head
 
 
+def test_a_rate_that_waits_for_the_loss_is_carried_over(tmp_path: Path) -> None:
+    reduced = NEOPLASTIC.replace("epochs = 100", "epochs = 100\nlearning_rate_reducer = True\nreducer_factor = 0.4")
+    recipe, left = imported(tmp_path, reduced)
+    assert recipe["schedule"] == {"name": "plateau", "patience": 4, "factor": 0.4}
+    assert not [line for line in left if "reducer" in line]
+
+
 @pytest.mark.skipif("flexible_unet" not in NETWORKS.names(), reason="the flexible U-Net is not in this build")
 def test_the_recipe_has_no_faults(tmp_path: Path) -> None:
     imported(tmp_path, NEOPLASTIC)

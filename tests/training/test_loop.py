@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -9,7 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,9 +25,12 @@ pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 import torch
 
+from nuclens.training import log as log_module
 from nuclens.training import processes, start
 from nuclens.training.__main__ import main
+from nuclens.training.budget import Budget
 from nuclens.training.inputs import normalised
+from nuclens.training.log import Board
 from nuclens.training.loop import fit
 from nuclens.training.processes import precision
 from nuclens.training.settings import RECIPE, ResolvedRecipe, recipe_of
@@ -91,6 +97,11 @@ def whole(train: Train) -> Path:
 def rows(run: Path) -> list[dict[str, str]]:
     with (run / "log.csv").open(newline="", encoding="utf-8") as file:
         return [{name: row[name] for name in row if name not in CLOCKS} for row in csv.DictReader(file)]
+
+
+def log_rows(run: Path) -> list[dict[str, str]]:
+    with (run / "log.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def rates(run: Path) -> list[float]:
@@ -261,6 +272,96 @@ def test_pixels_reach_the_network_as_the_card_says() -> None:
     pixels = normalised(torch.from_numpy(rgb))
     assert np.allclose(pixels.permute(0, 2, 3, 1).numpy(), Preprocessing()(rgb), atol=1e-6)
     assert pixels.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_minutes_end_a_run_that_cools_down_in_time_over_interruptions(
+    tiny_recipe: ResolvedRecipe, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes on by 50 ms whenever it is looked at."""
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(log_module, "time", SimpleNamespace(monotonic=lambda: next(ticks) / 20))
+    recipe = Budget(minutes=0.1).over(replace(tiny_recipe, run=replace(tiny_recipe.run, cool=0.5)))
+    totals: list[int] = []
+
+    def stop(progress: Progress) -> None:
+        totals.append(progress.total)
+        if progress.done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, tiny_data, tmp_path, Course(), stop)
+    assert all(progress < 200 for progress in totals[1:])
+    at_checkpoint = float(log_rows(tmp_path)[5]["seconds"])
+    next(islice(ticks, 1000, None))  # what passes between the two does not count
+    state = fit(recipe, tiny_data, tmp_path, Course())
+    seconds = [float(row["seconds"]) for row in log_rows(tmp_path)]
+    assert state.cooling is not None
+    first, length = state.cooling
+    assert state.step == first + length == len(seconds)
+    assert length == first
+    assert seconds[first - 1] == pytest.approx(3, abs=0.3)
+    assert seconds[-1] == pytest.approx(6, abs=1)  # the clock is looked at less often on the way down
+    assert at_checkpoint < seconds[6] < at_checkpoint + 1
+    assert 0 < rates(tmp_path)[-1] < 3e-3 / (length - 1)
+    assert fit(recipe, tiny_data, tmp_path, Course()).step == state.step
+
+
+def test_a_share_of_the_steps_is_cooled_down_over(tiny_recipe: ResolvedRecipe, tiny_data: Path, tmp_path: Path) -> None:
+    recipe = replace(tiny_recipe, run=replace(tiny_recipe.run, cool=0.5))
+    fit(recipe, tiny_data, tmp_path, Course())
+    assert rates(tmp_path)[9:] == pytest.approx([3e-3 * (1 - max(0, done) / 10) for done in range(-1, 10)], rel=1e-4)
+    assert fit(recipe, tiny_data, tmp_path, Course()).cooling == (10, 10)
+
+
+@pytest.mark.parametrize(("budget", "steps"), [(Budget(epochs=2), 6), (Budget(tflop=1e-9), 1)])
+def test_epochs_and_operations_end_a_run(
+    tiny_recipe: ResolvedRecipe, tiny_data: Path, tmp_path: Path, budget: Budget, steps: int
+) -> None:
+    assert fit(budget.over(tiny_recipe), tiny_data, tmp_path, Course()).step == steps
+
+
+def test_a_run_says_what_it_was_made_with_and_that_its_images_changed(
+    whole: Path, tiny_recipe: ResolvedRecipe, tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = json.loads((whole / "environment.json").read_text(encoding="utf-8"))
+    assert told["packages"]["torch"].startswith(torch.__version__.partition("+")[0])
+    assert told["processor"]["threads"] == 1
+    assert told["data"]["cells"]["images"] == 2
+    assert len(told["data"]["cells"]["sha256"]) == 64
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    other = replace(tiny_recipe, data=(replace(tiny_recipe.data[0], exclude=("d",), validate=("c",)),))
+    told["data"]["cells"]["sha256"] = "0" * 64
+    (out / "environment.json").write_text(json.dumps(told), encoding="utf-8")
+    with caplog.at_level("WARNING", "nuclens.training"):
+        fit(other, tiny_data, out, Course())
+    assert "not those the run began with" in caplog.text
+
+
+def test_tensorboard_hears_what_the_log_does_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[object, ...]] = []
+
+    class Writer:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            heard.append((folder, purge_step))
+
+        def add_scalar(self, *told: object) -> None:
+            heard.append(told)
+
+        def close(self) -> None:
+            heard.append(())
+
+    monkeypatch.setattr(log_module, "find_spec", lambda name: None)
+    Board(tmp_path, 3).close()
+    assert heard == []
+    monkeypatch.setattr(log_module, "find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    board = Board(tmp_path, 3)
+    board.add(4, {"rate": 0.5})
+    board.close()
+    assert heard == [(str(tmp_path), 4), ("rate", 0.5, 4), ()]
 
 
 @pytest.mark.parametrize(

@@ -40,17 +40,25 @@ def test_two_processes_have_the_loss_curve_of_one(tiny_recipe: ResolvedRecipe, t
     again = trained(tmp_path / "two", recipe, tiny_data, "--devices", "2", "--steps", str(STEPS + 2))
     assert len(again) == STEPS + 2
     assert np.array_equal(again[:STEPS], two)
+    other = replace(recipe, train=replace(recipe.train, seed=9))
+    failed = run_apart(tmp_path / "two", other, tiny_data, "--devices", "2")
+    assert failed.returncode == 1
+    assert "was written by another recipe" in failed.stderr.splitlines()[-1]
 
 
 def trained(out: Path, recipe: ResolvedRecipe, data: Path, *options: str) -> Float64[np.ndarray, "steps terms"]:
     """Loss terms of each step of a run that was done in processes of its own."""
-    out.mkdir(exist_ok=True)
-    (out / RECIPE).write_text(recipe.to_json(), encoding="utf-8")
-    command = [sys.executable, "-W", "ignore", "-m", "nuclens.training", str(out), "--data", str(data), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    run = run_apart(out, recipe, data, *options)
     assert run.returncode == 0, run.stderr
     log: Float64[np.ndarray, "steps terms"] = np.loadtxt(
         out / "log.csv", delimiter=",", skiprows=1, usecols=range(2, 2 + len(recipe.losses))
     )
     return log
+
+
+def run_apart(out: Path, recipe: ResolvedRecipe, data: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    out.mkdir(exist_ok=True)
+    (out / RECIPE).write_text(recipe.to_json(), encoding="utf-8")
+    command = [sys.executable, "-W", "ignore", "-m", "nuclens.training", str(out), "--data", str(data), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

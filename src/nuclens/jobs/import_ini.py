@@ -174,6 +174,9 @@ def _plain(reading: Reading) -> None:
     reading.made |= {"train.warm_up": 0, "train.decay": 0.0, "run.best": "loss"}
     if "train.clip" in reading.made:
         reading.made["train.clip_by"] = "value"
+    patience, factor = reading.take("train.reducer_patience", 4), reading.take("train.reducer_factor", 0.1)
+    if reading.take("train.learning_rate_reducer", False):
+        reading.made |= {"schedule.name": "plateau", "schedule.patience": patience, "schedule.factor": factor}
     optimiser = reading.take("model.optimizer", "Adam")
     if optimiser not in ("Adam", "AdamW"):
         reading.faults.append(f"model.optimizer: {optimiser!r}; wanted Adam or AdamW")

@@ -101,7 +101,7 @@ def train(
     state = fit(resolved, root, out, course, Hooks(report, redraw))
     redraw(out)
     card = _model(out, state.step)
-    tests = test(resolved, root, out, report)
+    tests = score_tests(resolved, root, out, report)
     if tests:
         card = _told(out, card, tests)
     return Trained(out, card, tests, noted(out))
@@ -159,7 +159,9 @@ def _model(out: Path, steps: int) -> Card:
     return card
 
 
-def test(recipe: ResolvedRecipe, root: Path, out: Path, report: Callable[[Progress], None]) -> dict[str, Evaluation]:
+def score_tests(
+    recipe: ResolvedRecipe, root: Path, out: Path, report: Callable[[Progress], None]
+) -> dict[str, Evaluation]:
     """Score the model in a run folder on all that its recipe keeps for tests; the reports are below `test/`.
 
     Raises:

@@ -85,6 +85,12 @@ class Ending:
             return step, min(wanted, self.last - step)
         return None
 
+    def expected(self, step: int, seconds: float) -> int:
+        """Step at which it will end, as far as its pace tells."""
+        if not self.seconds or not seconds or step <= self.first:
+            return self.last
+        return max(step, min(self.last, self.first + round((step - self.first) * self.seconds / seconds)))
+
     def over(self, seconds: float) -> bool:
         """Whether the time of a run that does not cool down is over."""
         return bool(self.seconds and not self.cool and seconds >= self.seconds)

@@ -12,6 +12,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from torch.func import functional_call
 
+from nuclens.core.machine import cores
 from nuclens.core.types import Progress
 from nuclens.training.budget import ending_of
 from nuclens.training.cost import measures
@@ -63,6 +64,8 @@ def fit(recipe: ResolvedRecipe, data: Path, out: Path, course: Course, hooks: Ho
 def work(fabric: Fabric, job: Job, hooks: Hooks) -> State:
     """What each process does."""
     recipe, out, first = job.recipe, job.out, fabric.global_rank == 0
+    # A container may allow less than torch sees.
+    torch.set_num_threads(min(torch.get_num_threads(), cores()))
     with in_memory(recipe):
         state = blank(recipe)
         if fabric.world_size > 1 and fabric.device.type == "cuda":
@@ -149,7 +152,8 @@ class Run:
                 board.add(state.step, {"rate": rate, **terms, **pace})
             ended = state.step >= last or (not state.cooling and self.ending.over(seconds))
             self._after(validator, ended=ended)
-            self.hooks.report(Progress("train", state.step, state.step if ended else last))
+            total = last if state.cooling else self.ending.expected(state.step, seconds)
+            self.hooks.report(Progress("train", state.step, state.step if ended else total))
             if ended or (self._due(state.step) and self._stale(validator)):
                 break
 

@@ -11,8 +11,9 @@ from typing import Any, Literal
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.precision.amp import MixedPrecision
+from torch.multiprocessing.spawn import ProcessRaisedException
 
-from nuclens.core.errors import InputError
+from nuclens.core.errors import InputError, NuclensError
 from nuclens.core.machine import cores
 from nuclens.core.types import Progress
 from nuclens.training.job import Hooks, Job
@@ -63,22 +64,35 @@ def need_parts(recipe: ResolvedRecipe, devices: int) -> None:
 
 
 def launched(work: Callable[..., Any], job: Job, hooks: Hooks) -> None:
-    """Do a job in as many processes as it asks for; what the first one reports is heard here."""
+    """Do a job in as many processes as it asks for; what the first one reports is heard here.
+
+    Raises:
+        NuclensError: What one of them raised.
+    """
     context = torch.multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
+    errors: list[NuclensError] = []
 
     def listen() -> None:
         while (heard := queue.get()) is not None:
-            hooks.report(heard)
+            if isinstance(heard, NuclensError):
+                errors.append(heard)
+            else:
+                hooks.report(heard)
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     try:
         fabric = fabric_of(job.recipe, job.course.devices)
         fabric.launch(partial(_apart, work=work, job=job, ends=(hooks.watch, queue)))
+    except ProcessRaisedException:
+        if not errors:
+            raise
     finally:
         queue.put(None)
         listener.join()
+    if errors:
+        raise errors[0]
 
 
 def _apart(fabric: Fabric, work: Callable[..., Any], job: Job, ends: tuple[Callable[..., None], Any]) -> None:
@@ -92,4 +106,8 @@ def _apart(fabric: Fabric, work: Callable[..., Any], job: Job, ends: tuple[Calla
             with suppress(OSError):
                 queue.put(progress)
 
-    work(fabric, job, Hooks(report, watch))
+    try:
+        work(fabric, job, Hooks(report, watch))
+    except NuclensError as error:
+        queue.put(error)  # what crosses over by itself is a traceback alone
+        raise
