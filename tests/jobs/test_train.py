@@ -13,8 +13,9 @@ from nuclens.core.types import Progress
 pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 from nuclens.core.models import open_model
+from nuclens.jobs.evaluate import EvaluateOptions, evaluate
 from nuclens.jobs.export import export
-from nuclens.jobs.segment import segment
+from nuclens.jobs.segment import load_model, segment
 from nuclens.jobs.train import TrainOptions, dry_run, train
 from nuclens.training.budget import Budget
 from nuclens.training.settings import recipe_of
@@ -158,3 +159,24 @@ def test_what_is_not_said_is_asked_for(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="did you mean default"):
         train("defualt", tmp_path, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_validation_says_what_evaluate_says_of_the_run(recipe: Path, tiny_data: Path, tmp_path: Path) -> None:
+    changes = (
+        'data=[{path="cells", exclude=["d"], validate=["c"]}]',
+        "train.batch=4",
+        "train.crop=64",
+        "losses.nucleus_dice=1.0",
+        "losses.offset_smooth_l1=1.0",
+        'run.precision="f32"',
+    )
+    run = tmp_path / "run"
+    train(recipe, tiny_data, run, TrainOptions(budget=Budget(steps=100), changes=changes))
+    said = json.loads((run / "best.json").read_text(encoding="utf-8"))
+    assert said["pq"] > 0.5
+    (tmp_path / "c.txt").write_text("c_1\n", encoding="utf-8")
+    options = EvaluateOptions("pack", str(tmp_path / "c.txt"), 0.25)
+    found = evaluate(load_model(run), tiny_data / "cells", "monuseg", options=options)
+    # The model's weights are rounded to half precision.
+    assert found["monuseg"].table.headline["PQ"] == pytest.approx(said["pq"], abs=0.01)
