@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +56,32 @@ def test_the_best_weights_are_kept_with_the_rule_they_are_the_best_by(run: Path)
     assert note["pq"] == pytest.approx(float(best["pq"]), rel=1e-4)
     assert "panoptic quality" in note["rule"]
     assert read_tensors(run / BEST)[1]["step"] == best["step"]
+
+
+def test_a_validation_that_a_kill_took_is_caught_up_with(
+    run: Path, tiny_recipe: ResolvedRecipe, tiny_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    *kept, _ = (out / "validation.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (out / "validation.csv").write_text("".join(kept), encoding="utf-8")
+    fit(tiny_recipe, tiny_data, out, Course())
+    again, before = ([{**row, "seconds": ""} for row in rows(folder)] for folder in (out, run))
+    assert again == before
+
+
+def test_schedules_do_not_hear_of_ends_that_are_none(
+    tiny_recipe: ResolvedRecipe, tiny_data: Path, tmp_path: Path
+) -> None:
+    sources = load_sources(tiny_recipe, tiny_data, "validate")
+    lines = "step,epoch,pq,dq,sq,loss\n6,2,0.1,0,0,3\n8,2,0.9,0,0,2\n12,4,0.2,0,0,1\n"
+    (tmp_path / "validation.csv").write_text(lines.replace("\n", ",0\n").replace("loss,0", "loss,seconds"), "utf-8")
+    validator = validation.Validator(tiny_recipe, sources, sources, (tmp_path, 12, 6))
+    assert validator.history == [(6, 3.0), (12, 1.0)]
+    assert validator.best == 8
+    assert not validator.lacks(12, ended=True)
+    assert validator.lacks(18, ended=False)
+    assert not validator.lacks(20, ended=False)
 
 
 def test_nothing_is_validated_where_that_is_not_wanted(

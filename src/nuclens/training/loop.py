@@ -119,9 +119,12 @@ class Run:
         last = sum(state.cooling) if state.cooling else self.ending.last
         self.epoch = size.epoch
         self.every = size.epoch * -(-recipe.train.save_every // size.epoch) * recipe.run.validate_every
-        if state.step >= last:
-            return
         validator = self._validator(sources)
+        finished = state.step >= last
+        if validator and validator.lacks(state.step, ended=finished):
+            self._look(validator)  # a run that was killed after its checkpoint and before its validation
+        if finished:
+            return
         board = Board(self.job.out / BOARD, state.step) if self.first else None
         try:
             self._steps(last, validator, board)
@@ -131,8 +134,6 @@ class Run:
 
     def _steps(self, last: int, validator: Validator | None, board: Board | None) -> None:
         state, train = self.state, self.recipe.train
-        if validator and self._due(state.step) and state.step not in validator.done:
-            self._look(validator)  # a run that was killed after its checkpoint and before its validation
         self._hear(validator)
         for batch, waited in timed(self.sampler.batches(state.step, last)):
             began = time.monotonic()
@@ -202,7 +203,7 @@ class Run:
         if not self.first or not self.recipe.run.validate_every:
             return None
         aside = load_sources(self.recipe, self.job.data, "validate")
-        return Validator(self.recipe, aside, aside or sources, (self.job.out, self.state.step))
+        return Validator(self.recipe, aside, aside or sources, (self.job.out, self.state.step, self.every))
 
 
 @dataclass(frozen=True, slots=True)

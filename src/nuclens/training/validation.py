@@ -102,13 +102,13 @@ class Validator:
         recipe: What is trained.
         sources: Images set aside; none where nothing is, so that there is only a film.
         shown: Images that are filmed.
-        place: Run folder, and the steps done; later rows are forgotten.
+        place: Run folder, the steps done, beyond which rows are forgotten, and the steps between two validations.
     """
 
     def __init__(
-        self, recipe: ResolvedRecipe, sources: list[Source], shown: list[Source], place: tuple[Path, int]
+        self, recipe: ResolvedRecipe, sources: list[Source], shown: list[Source], place: tuple[Path, int, int]
     ) -> None:
-        self.recipe, self.sources, (self.out, step) = recipe, sources, place
+        self.recipe, self.sources, (self.out, step, self.every) = recipe, sources, place
         self.log = Log(self.out / VALIDATION, step)
         self.reel = FilmReel(self.out / FILM, shown, recipe.schema)
         plain = replace(recipe, augment=_PLAIN)
@@ -116,14 +116,19 @@ class Validator:
         self.best = best_of(self.log.rows, recipe.run.best)
 
     @property
-    def done(self) -> set[int]:
-        """Steps that were validated."""
-        return {int(row["step"]) for row in self.log.rows}
+    def regular(self) -> list[dict[str, str]]:
+        """Rows but those of the ends that a run had before it was prolonged: what it does must not depend on them."""
+        return [row for row in self.log.rows if int(row["step"]) % self.every == 0]
 
     @property
     def history(self) -> list[tuple[int, float]]:
-        """Step and loss of every validation."""
-        return [(int(row["step"]), float(row["loss"])) for row in self.log.rows]
+        """Step and loss of every regular validation."""
+        return [(int(row["step"]), float(row["loss"])) for row in self.regular]
+
+    def lacks(self, step: int, *, ended: bool) -> bool:
+        """Whether a step was to be validated and was not."""
+        wanted = step > 0 and (ended or step % self.every == 0)
+        return bool(self.sources) and wanted and str(step) not in {row["step"] for row in self.log.rows}
 
     def __call__(self, state: State, epoch: float, losses: Callable[[Batch], dict[str, float]]) -> None:
         """Look at the weights of a step, and keep them if there were no better ones.
@@ -146,9 +151,8 @@ class Validator:
 
     def stale(self) -> bool:
         """Whether so many validations have brought nothing better that the run is to end."""
-        patience = self.recipe.run.patience
-        steps = [int(row["step"]) for row in self.log.rows]
-        return bool(patience and self.best is not None and sum(step > self.best for step in steps) >= patience)
+        patience, best = self.recipe.run.patience, best_of(self.regular, self.recipe.run.best)
+        return bool(patience and best is not None and sum(int(row["step"]) > best for row in self.regular) >= patience)
 
     def _scores(self, reader: Reader) -> dict[str, float]:
         """Panoptic quality and its factors, as means over images where they are defined."""
