@@ -1,6 +1,8 @@
 # Everything lives in .venv; a machine with Python 3.11 or newer is enough.
 VENV := .venv
 BIN := $(VENV)/bin
+# Each process imports torch anew, so more than four gain nothing.
+PARALLEL := -n auto --maxprocesses 4
 LIGHT = .venv-light-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 # A folder of wheels holds a CPU build of torch, for Python 3.11 and older than the newest release.
@@ -22,10 +24,10 @@ demo: $(VENV)/.light ## Install what segmenting needs and segment the demo image
 	$(BIN)/nuclens demo
 
 test: $(VENV)/.dev ## Run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 test-fast: $(VENV)/.dev ## Run the tests but the slow ones
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest $(PARALLEL) -m 'not slow'
 
 test-light: $(LIGHT)/bin/uv ## Run the tests without anything that trains: make test-light PYTHON=python3.13
 	$(LIGHT)/bin/uv pip install --quiet --python $(LIGHT)/bin/python --editable '.[test]'

@@ -13,6 +13,8 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -28,7 +30,8 @@ from textbook import image_scores  # type: ignore[import-not-found]  # lies besi
 
 from nuclens.core.comparison import Comparison, Nuclei, from_layers
 from nuclens.core.protocol import Protocol
-from nuclens.jobs.score import METRICS, PROTOCOLS, table, tally
+from nuclens.jobs.score import PROTOCOLS, table
+from nuclens.jobs.tally import METRICS, tally
 
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "metrics.md"
 LOOP_PAIRS = 100
@@ -139,6 +142,14 @@ def scored(fold: Fold, protocols: list[Protocol], workers: int) -> None:
         table(counted, protocol)
 
 
+def command(folder: Path, protocol: str) -> None:
+    """The command line in a process of its own: starting, reading, scoring, intervals and report are in the time."""
+    sides = [str(folder / f"{side}.npy") for side in ("pred", "true")]
+    more = ["--protocol", protocol, "--workers", str(WORKERS), "--out", str(folder / "out")]
+    line = [sys.executable, "-m", "nuclens", "evaluate", *sides, *more]
+    subprocess.run(line, check=True, capture_output=True)
+
+
 def loop(fold: Fold, rows: Sequence[int]) -> None:
     truth, pred, _ = fold.arrays
     for row in rows:
@@ -158,15 +169,23 @@ def fold_results(golden: Path, folder: Path, count: int) -> dict[str, float]:
         "all_two": (count, lambda: scored(fold, every, WORKERS)),
         "pannuke": (count, lambda: scored(fold, one, 1)),
         "all": (count, lambda: scored(fold, every, 1)),
+        "command": (count, lambda: command(folder, "pannuke")),
+        "command_all": (count, lambda: command(folder, "all")),
     }
     # Neighbours on the machine come and go: what is compared is measured in turns, and the best of each is taken.
     turns = [{name: 1000 * timed(job) / pairs for name, (pairs, job) in jobs.items()} for _ in range(TURNS)]
     for name in jobs:
         found[f"{name}_ms"], found[f"{name}_core_ms"] = np.min([turn[name] for turn in turns], axis=0).tolist()
-    for name, some in (("memory_few", few), ("memory", fold)):
+    watched: dict[str, Callable[[], Any]] = {
+        "memory_few": lambda: scored(few, every, WORKERS),
+        "memory": lambda: scored(fold, every, WORKERS),
+        "memory_command": lambda: command(folder, "all"),
+    }
+    for name, job in watched.items():
+        before = anonymous_mb(os.getpid()) if name == "memory_command" else 0.0
         with Memory().watched() as memory:
-            scored(some, every, WORKERS)
-        found[f"{name}_mb"] = memory.peak
+            job()
+        found[f"{name}_mb"] = memory.peak - before
     return found
 
 
@@ -217,6 +236,9 @@ second of processor.
 |---|---:|---:|
 {costs}
 
+Everything: starting Python and its workers, reading files of any kind, scoring, 1,000 draws for every interval, tables
+and the report. That is why the command is below the bar that scoring alone passes.
+
 | what | measured | bar |
 |---|---:|---:|
 | `pannuke`, two processes, against the loop, processor time of each core | {speedup_each:.0f}x faster | 50x |
@@ -224,6 +246,10 @@ second of processor.
 | `pannuke`, one process, against the loop, processor | {speedup:.0f}x faster | |
 | all protocols against `pannuke`, two processes, clock | {all_two:.1f}x | 4x |
 | all protocols against `pannuke`, one process, processor | {all_one:.1f}x | 4x |
+| the command, `pannuke`, against the loop, processor time of each core | {command_each:.0f}x faster | 50x |
+| the same, clock | {command_clock:.0f}x faster | |
+| the command, all protocols against `pannuke`, processor | {command_all:.1f}x | 4x |
+| anonymous memory of the command and its workers, all protocols | {memory_command_mb:.0f} MB | 500 MB |
 | anonymous memory of three processes, all protocols, whole fold | {memory_mb:.0f} MB | 500 MB |
 | the same, an eighth of the fold | {memory_few_mb:.0f} MB | the same |
 """
@@ -247,6 +273,8 @@ COSTS = {
     "`pannuke`, two processes": "pannuke_two",
     "all protocols at once, one process": "all",
     "all protocols at once, two processes": "all_two",
+    "`nuclens evaluate --protocol pannuke --workers 2`, everything": "command",
+    "`nuclens evaluate --protocol all --workers 2`, everything": "command_all",
 }
 
 
@@ -266,6 +294,9 @@ def page(fold: dict[str, float], images: list[dict[str, float]]) -> str:
         speedup=fold["loop_core_ms"] / fold["pannuke_core_ms"],
         all_two=fold["all_two_ms"] / fold["pannuke_two_ms"],
         all_one=fold["all_core_ms"] / fold["pannuke_core_ms"],
+        command_each=WORKERS * fold["loop_core_ms"] / fold["command_core_ms"],
+        command_clock=fold["loop_ms"] / fold["command_ms"],
+        command_all=fold["command_all_core_ms"] / fold["command_core_ms"],
     ) + IMAGES.format(rows="\n".join(rows), count=len(images), median=statistics.median(ratios), largest=max(ratios))
 
 

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -94,29 +95,31 @@ def kills(data: Path, scratch: Path) -> dict[str, Any]:
     """One region in small tiles, killed 20 times at random moments, against a run without interruption."""
     slide = made(data, scratch, 1)
     command = [sys.executable, "-m", "nuclens", "segment", str(slide), "--tile-size", "512"]
-    command += ["--formats", "csv", "geojson", "geoparquet"]
-    whole, broken = scratch / "whole", scratch / "killed"
+    command += ["--formats", "csv", "geojson", "geoparquet", "summary"]
+
+    def files(out: Path) -> dict[str, bytes]:
+        found = (path for path in sorted((out / slide.stem).iterdir()) if path.name != "run.json")
+        return {path.name: path.read_bytes() for path in found}
+
     began = time.monotonic()
-    subprocess.run([*command, "--out", str(whole)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, "--out", str(scratch / "whole")], check=True, stdout=subprocess.DEVNULL)
     seconds = time.monotonic() - began
+    whole = files(scratch / "whole")
     chance = random.Random(0)  # the moments are spread, not secret
-    killed, tiles, lost = 0, 0, []
-    while killed < 20:
-        process = subprocess.Popen([*command, "--out", str(broken), "--overwrite"], stdout=subprocess.DEVNULL)
-        time.sleep(chance.uniform(0.1, 0.3) * seconds)
-        if process.poll() is None:
+    rounds: list[dict[str, Any]] = []
+    while sum(len(one["tiles_kept"]) for one in rounds) < 20:
+        out, kept = scratch / f"killed-{len(rounds)}", []
+        for _ in range(4):
+            process = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.DEVNULL)
+            time.sleep(chance.uniform(0.05, 0.4) * seconds)
             process.send_signal(signal.SIGKILL)
-            killed += 1
-        process.wait()
-        log = (broken / "nuclens.log").read_text(encoding="utf-8") if (broken / "nuclens.log").exists() else ""
-        lost.append(log.count(" tiles, "))
-        tiles = len(list((broken / slide.stem / "journal" / "blocks").glob("[0-9]*.arrow")))
-    subprocess.run([*command, "--out", str(broken)], check=True, stdout=subprocess.DEVNULL)
-    same = all(
-        (broken / slide.stem / name).read_bytes() == (whole / slide.stem / name).read_bytes()
-        for name in ("instances.parquet", "instances.geojson.gz", "instances.csv")
-    )
-    return {"kills": killed, "seconds": seconds, "tiles_before_the_last_run": tiles, "same_bytes": same}
+            if process.wait() == -signal.SIGKILL and not (out / slide.stem / "run.json").exists():
+                kept.append(len(list((out / slide.stem / "journal" / "blocks").glob("[0-9]*.arrow"))))
+        subprocess.run([*command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
+        log = (out / "nuclens.log").read_text(encoding="utf-8")
+        gone_on_with = [int(count) for count in re.findall(r"tiles, (\d+) of them done before", log)]
+        rounds.append({"tiles_kept": kept, "gone_on_with": gone_on_with, "same_bytes": files(out) == whole})
+    return {"seconds": seconds, "files": sorted(whole), "rounds": rounds}
 
 
 def tilings(data: Path, scratch: Path) -> list[dict[str, Any]]:
@@ -144,6 +147,7 @@ def tilings(data: Path, scratch: Path) -> list[dict[str, Any]]:
 
 def worker(kind: str, slide: Path, out: Path, scratch: Path) -> dict[str, Any]:
     """One whole job, and what it took since the interpreter began."""
+    from nuclens.core.machine import peak_memory
     from nuclens.jobs import batch, segment
 
     tape = Tape(scratch / "heads")
@@ -174,7 +178,7 @@ def worker(kind: str, slide: Path, out: Path, scratch: Path) -> dict[str, Any]:
         "seconds": wall,
         "stages": record["effort"]["core_seconds"],
         "waits": record["effort"]["seconds"],
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+        "peak_mb": (peak_memory() or 0) / 1e6,
         "precision": plan["precision"],
     }
 

@@ -22,21 +22,9 @@ from nuclens.core.errors import CheckpointError, MissingExtraError
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = (
-    *(
-        "segment",
-        "demo",
-        "train",
-        "export",
-        "doctor",
-        "check",
-        "data",
-        "evaluate",
-        "evaluate compare",
-        "evaluate ceiling",
-        "models",
-        "models list",
-        "models info",
-    ),
+    *("segment", "demo", "train", "export", "doctor", "check", "data", "evaluate", "models"),
+    *(f"evaluate {command}" for command in ("compare", "folds", "ceiling")),
+    *(f"models {command}" for command in ("list", "info")),
     *(f"data {command}" for command in ("list", "info", "verify", "example", "convert", "preview")),
 )
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
@@ -471,6 +459,21 @@ def test_compare_prints_a_table(nuclens: Run, squares: tuple[Path, Path], tmp_pa
     assert head.split() == ["A", "B", "B", "-", "A", "interval", "p"]
     assert values[1].split()[:4] == ["PQ", "0.9091", "1.0000", "+0.0909"]
     assert (drawn, last) == ("intervals: 95 %, over 2 images", f"report: {tmp_path / 'out' / 'compare.html'}")
+
+
+def test_folds_prints_mean_and_spread(nuclens: Run, tmp_path: Path) -> None:
+    DATASETS.get("pannuke").write_example(tmp_path / "made")
+    masks = [tmp_path / "made" / f"Fold {fold}" / "masks" / f"fold{fold}" / "masks.npy" for fold in (3, 3, 1)]
+    code, out, err = nuclens("evaluate", "folds", *masks, tmp_path / "made", "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    first, head, mean, *rest = out.splitlines()
+    assert first == "pannuke 1: mean and sample standard deviation of 3 runs"
+    assert head.split() == ["fold3", "fold3", "fold1", "mean", "deviation"]
+    assert mean.split() == ["mPQ", "1.0000", "1.0000", "1.0000", "1.0000", "0.0000"]
+    assert "  Breast          1.0000 ± 0.0000    1.0000 ± 0.0000    1.0000 ± 0.0000" in rest
+    assert rest[-1] == f"report: {tmp_path / 'out' / 'report.html'}"
+    code, _, err = nuclens("evaluate", "folds", *masks[:2], "--path", tmp_path / "made")
+    assert (code, err) == (2, "folds: got 2 predictions; wanted 3, tested on fold3, fold3, fold1\n")
 
 
 def test_ceiling_prints_a_line_per_encoding(nuclens: Run, tmp_path: Path) -> None:

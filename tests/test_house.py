@@ -42,7 +42,7 @@ for name in names:
 
 
 def plugins(kind: str) -> tuple[str, ...]:
-    return tuple(info.name for info in pkgutil.iter_modules([str(SOURCE / kind)]))
+    return tuple(name for _, name, _ in pkgutil.iter_modules([str(SOURCE / kind)]) if not name.startswith("_"))
 
 
 PLUGINS = [f"{kind}.{name}" for kind in KINDS for name in plugins(kind)]

@@ -10,8 +10,10 @@ __version__ = "0.1.0"
 
 # Where each public name lives; importing nuclens itself loads none of them.
 _HOMES = {
+    "Area": "nuclens.jobs.pictures",
+    "BatchOptions": "nuclens.jobs.batch",
     "ClassSchema": "nuclens.core.schema",
-    "EvaluateOptions": "nuclens.jobs.evaluate",
+    "EvaluateOptions": "nuclens.jobs.source",
     "Frame": "nuclens.core.types",
     "InstanceMap": "nuclens.core.types",
     "Instances": "nuclens.core.types",

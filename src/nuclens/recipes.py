@@ -7,7 +7,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import reduce
 from importlib import resources
 from operator import getitem
@@ -18,13 +18,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from nuclens.core.datasets import DATASETS
 from nuclens.core.errors import InputError, RecipeError, UnknownPluginError
+from nuclens.core.heads import Head
 from nuclens.core.kinds import Kind
-from nuclens.training.losses import LOSSES
+from nuclens.training.augment_settings import PRESETS
+from nuclens.training.losses import terms
+from nuclens.training.optimisers import OPTIMISERS
+from nuclens.training.schedule import SCHEDULES
 from nuclens.training.settings import ResolvedRecipe, from_plain
 
 NETWORKS: Kind[Any] = Kind("nuclens.networks")
 ENCODINGS: Kind[Any] = Kind("nuclens.encodings")
 _CHECK = TypeAdapter(ResolvedRecipe)
+# What a table is short for where it is no table, but a name or a preset alone.
+_SHORT = {"network": "name", "encoding": "name", "schedule": "name", "optimiser": "name", "augment": "preset"}
 _BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
 
@@ -56,6 +62,7 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> ResolvedRecipe
     for change in changes:
         plain = _merged(plain, _parsed(change))
     recipe, faults = _checked(_flat(plain))
+    recipe = recipe and _lengthened(recipe)
     faults += _unfit(recipe) if recipe else []
     if recipe is None or faults:
         heading = f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}"
@@ -66,7 +73,7 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> ResolvedRecipe
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        return _nested(json.loads(text)) if path.suffix == ".json" else tomllib.loads(text)
+        return _spelt_out(_nested(json.loads(text)) if path.suffix == ".json" else tomllib.loads(text))
     except OSError as error:
         near = difflib.get_close_matches(str(path), shipped_recipes())
         hint = f"; did you mean {', '.join(near)}?" if near else ""
@@ -78,7 +85,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _nested(saved: dict[str, Any]) -> dict[str, Any]:
     """A saved recipe as its file would have it: names and options of plug-ins and losses in one table each."""
     plain = dict(saved)
-    for kind in ("network", "encoding"):
+    for kind in ("network", "encoding", "schedule", "optimiser"):
         plain[kind] = {"name": plain[kind], **plain.pop(f"{kind}_options", {})}
     for loss, options in plain.pop("loss_options", {}).items():
         plain["losses"][loss] = {"weight": plain["losses"][loss], **options}
@@ -87,30 +94,61 @@ def _nested(saved: dict[str, Any]) -> dict[str, Any]:
 
 def _parsed(change: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(change)
+        return _spelt_out(tomllib.loads(change))
     except ValueError as error:
         raise RecipeError(f"--set {change}: not a setting ({error}); wanted name=value, text in quotes") from error
 
 
+def _spelt_out(plain: dict[str, Any]) -> dict[str, Any]:
+    """Names, presets and weights that stand alone as the tables they are short for."""
+    full = dict(plain)
+    for table, key in _SHORT.items():
+        if not isinstance(full.get(table, {}), dict):
+            full[table] = {key: full[table]}
+    if isinstance(losses := full.get("losses"), dict):
+        tables = {name: value if isinstance(value, dict) else {"weight": value} for name, value in losses.items()}
+        full["losses"] = tables
+    return full
+
+
 def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """`base` with what `top` says put over it, table by table; lists are replaced whole."""
+    """`base` with what `top` says put over it, table by table; lists are replaced whole.
+
+    So are tables that name something else, whose options are of no use for it.
+    """
     merged = dict(base)
     for name, value in top.items():
         both = isinstance(value, dict) and isinstance(base.get(name), dict)
-        merged[name] = _merged(base[name], value) if both else value
+        another = both and any(key in value and value[key] != base[name].get(key) for key in _SHORT.values())
+        merged[name] = _merged(base[name], value) if both and not another else value
     return merged
 
 
 def _flat(plain: dict[str, Any]) -> dict[str, Any]:
-    """The file's `[network]` and `[encoding]` tables as a name and its options; a name alone will do."""
+    """Tables such as `[network]` told apart into a name and its options, likewise losses; presets put in."""
     flat = dict(plain)
-    for kind in ("network", "encoding"):
-        table = flat.pop(kind, {})
-        options = dict(table) if isinstance(table, dict) else {"name": table}
-        if "name" in options:
-            flat[kind] = options.pop("name")
-        flat[f"{kind}_options"] = options
+    for table, key in _SHORT.items():
+        options = dict(flat.pop(table, {}))
+        if table == "augment":
+            known = options.get(key) in [*PRESETS]
+            flat[table] = PRESETS[options.pop(key)] | options if known else options
+            continue
+        if key in options:
+            flat[table] = options.pop(key)
+        flat[f"{table}_options"] = options
+    if isinstance(losses := flat.get("losses"), dict):
+        tables = {name: dict(table) for name, table in losses.items()}
+        flat["losses"] = {name: table.pop("weight", 1.0) for name, table in tables.items()}
+        flat["loss_options"] = {name: table for name, table in tables.items() if table}
     return flat
+
+
+def _lengthened(recipe: ResolvedRecipe) -> ResolvedRecipe:
+    """With the run's steps where the schedule wants a length and is told none: it decides the weights."""
+    given = recipe.schedule_options
+    if recipe.schedule not in ("polynomial", "cosine") or given.get("length"):
+        return recipe
+    return replace(recipe, schedule_options={**given, "length": recipe.train.steps})
 
 
 def _checked(plain: dict[str, Any]) -> tuple[ResolvedRecipe | None, list[str]]:
@@ -131,7 +169,9 @@ def _checked(plain: dict[str, Any]) -> tuple[ResolvedRecipe | None, list[str]]:
 def _told(error: ValidationError, *within: str) -> list[str]:
     words = {"missing": "missing"}
     return [
-        f"{'.'.join(map(str, (*within, *fault['loc'])))}: "
+        f"augment.preset: no {fault['input']!r}; there are {', '.join(PRESETS)}"
+        if fault["loc"] == ("augment", "preset")
+        else f"{'.'.join(map(str, (*within, *fault['loc'])))}: "
         + (
             _no_such(*fault["loc"])
             if fault["type"] == "unexpected_keyword_argument"
@@ -175,17 +215,32 @@ def _without(plain: Any, places: Sequence[tuple[int | str, ...]]) -> Any:
 def _unfit(recipe: ResolvedRecipe) -> list[str]:
     """What types and ranges alone do not show: names of plug-ins and leaves, and what does not go together."""
     faults = list(_leaf_faults(recipe))
-    heads = None
+    heads: tuple[Head, ...] | None = None
     if network := _plugin(NETWORKS, recipe.network, faults):
         faults += _option_faults("network", network.options, recipe.network_options)
     if encoding := _plugin(ENCODINGS, recipe.encoding, faults):
         faults += _option_faults("encoding", encoding.options, recipe.encoding_options)
         # Where leaves are at fault there is no schema to ask by.
         with suppress(ValueError):
-            heads = [head.name for head in encoding.heads(recipe.schema)]
+            heads = encoding.heads(recipe.schema)
+    for kind, chosen, known in (("schedule", recipe.schedule, SCHEDULES), ("optimiser", recipe.optimiser, OPTIMISERS)):
+        if chosen in known:
+            faults += _option_faults(kind, known[chosen], getattr(recipe, f"{kind}_options"))
+        else:
+            near = difflib.get_close_matches(chosen, known, n=1) or known
+            faults.append(f"{kind}: no {chosen!r}; did you mean {', '.join(near)}?")
+    faults += _schedule_faults(recipe)
     for name in sorted({data.dataset for data in recipe.data}):
         _plugin(DATASETS, name, faults)
     return [*faults, *_loss_faults(recipe, heads)]
+
+
+def _schedule_faults(recipe: ResolvedRecipe) -> Iterator[str]:
+    warm_up, given = recipe.train.warm_up, recipe.schedule_options
+    whole = {"cosine": "length", "restarts": "first"}.get(recipe.schedule)
+    steps = given.get(whole) if whole else None
+    if isinstance(steps, int) and steps <= warm_up:
+        yield f"schedule.{whole}: {steps} steps with {warm_up} of warm-up in them; wanted more"
 
 
 def _plugin(kind: Kind[Any], name: str, faults: list[str]) -> Any | None:
@@ -207,15 +262,25 @@ def _option_faults(kind: str, options: type[Any], given: dict[str, Any]) -> Iter
         yield from _told(error, kind)
 
 
-def _loss_faults(recipe: ResolvedRecipe, heads: Sequence[str] | None) -> Iterator[str]:
+def _loss_faults(recipe: ResolvedRecipe, heads: Sequence[Head] | None) -> Iterator[str]:
     if not any(recipe.losses.values()):
-        yield f"losses: wanted a weight above 0 for at least one of {', '.join(LOSSES)}"
-    for loss in recipe.losses:
-        head = loss.partition("_")[0]
-        if loss not in LOSSES:
-            yield f"losses.{loss}: no such loss; there are {', '.join(LOSSES)}"
-        elif heads is not None and head not in heads:
-            yield f"losses.{loss}: teaches {head!r}, but the heads are {', '.join(heads)}"
+        yield f"losses: wanted one weight above 0; names are a head, an underscore and one of {', '.join(terms.LOSSES)}"
+    yield from terms.faults([*recipe.losses], heads)
+    for name, given in recipe.loss_options.items():
+        loss = terms.split(name)[1]
+        known = terms.options(loss) if loss in terms.LOSSES else {}
+        for option, value in given.items():
+            if option in known:
+                yield from _value_faults(known[option][0], value, "losses", name, option)
+            elif loss in terms.LOSSES:
+                yield f"losses.{name}.{option}: no such setting; there are {', '.join(['weight', *known])}"
+
+
+def _value_faults(kind: Any, value: Any, *within: str) -> Iterator[str]:
+    try:
+        TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        yield from _told(error, *within)
 
 
 def _leaf_faults(recipe: ResolvedRecipe) -> Iterator[str]:

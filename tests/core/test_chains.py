@@ -35,7 +35,7 @@ def joined(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(parts), ring_offsets(np.array([len(part) for part in parts]))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.sampled_from([64, 500, 4096]))
 def test_chains_give_the_pixels_they_were_traced_from(seed: int, strip: int) -> None:
     masks = blobs(25, seed)

@@ -108,7 +108,7 @@ def test_of_equal_pieces_the_first_in_reading_order_is_outlined() -> None:
 
 
 @given(label_maps())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_outlines_enclose_the_largest_piece(labels: LabelMap) -> None:
     vertices, offsets = outlines(labels, IDS)
     for label in range(1, IDS + 1):
@@ -119,7 +119,7 @@ def test_outlines_enclose_the_largest_piece(labels: LabelMap) -> None:
 
 
 @given(label_maps())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_label_is_whole_if_tidying_it_alone_changes_nothing(labels: LabelMap) -> None:
     for label, whole in enumerate(trace(labels, IDS)[2].tolist(), start=1):
         mask = labels == label
@@ -128,7 +128,7 @@ def test_a_label_is_whole_if_tidying_it_alone_changes_nothing(labels: LabelMap) 
 
 
 @given(label_maps())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_outlines_of_tidy_maps_are_valid_polygons_and_paint_the_map_again(labels: LabelMap) -> None:
     labels = tidy(labels, IDS)
     vertices, offsets = outlines(labels, IDS)
@@ -145,7 +145,7 @@ def test_outlines_of_tidy_maps_are_valid_polygons_and_paint_the_map_again(labels
 
 
 @given(label_maps())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_areas_do_not_depend_on_how_the_map_lies(labels: LabelMap) -> None:
     expected = polygon_areas(*outlines(labels, IDS))
     for turned in (labels[::-1], labels[:, ::-1], labels.T):
@@ -162,7 +162,7 @@ def test_long_winding_outlines_are_followed_to_their_end() -> None:
 
 
 @given(st.lists(st.integers(0, 10**9), max_size=6), st.tuples(st.integers(0, 25), st.integers(0, 25)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_pixel_belongs_to_the_first_polygon_that_contains_its_centre(
     seeds: list[int], shape: tuple[int, int]
 ) -> None:
@@ -175,7 +175,7 @@ def test_a_pixel_belongs_to_the_first_polygon_that_contains_its_centre(
 
 
 @given(st.integers(0, 10**9), st.sampled_from([0.5, 0.25, 1e-3]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_polygons_that_share_edges_leave_no_gap_and_do_not_overlap(seed: int, grain: float) -> None:
     random = np.random.default_rng(seed)
     corners = np.stack(list(np.mgrid[0:5, 0:5]), axis=2) * 6.0
@@ -195,7 +195,7 @@ def test_polygons_outside_the_image_are_cut() -> None:
 
 
 @given(st.lists(st.integers(0, 10**9), max_size=6))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_polygon_measures_agree_with_shapely(seeds: list[int]) -> None:
     polygons = [star(seed, centre=12, radius=14) for seed in seeds]
     vertices, offsets = joined(polygons)

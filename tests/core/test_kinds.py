@@ -17,10 +17,14 @@ Offer = Callable[..., None]
 
 @pytest.fixture
 def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kind[Any]]:
-    """A kind of plug-in of which there are three: one works, one needs what is not there, one is broken."""
+    """A kind of plug-in of which there are three: one works, one needs what is not there, one is broken.
+
+    A fourth module is shared by plug-ins and none itself.
+    """
     folder = tmp_path / "nuclens_test_room"
     folder.mkdir()
     (folder / "__init__.py").touch()
+    (folder / "_shared.py").touch()
     (folder / "plain.py").write_text("PLUGIN = 'it works'\n", encoding="utf-8")
     (folder / "greedy.py").write_text("import nothing_has_this_name\n", encoding="utf-8")
     (folder / "broken.py").write_text("import nuclens.nothing_has_this_name\n", encoding="utf-8")

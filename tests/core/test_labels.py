@@ -71,7 +71,7 @@ def tidy_twin(labels: LabelMap) -> LabelMap:
 
 
 @given(label_maps())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_tidy_equals_its_slow_twin_and_changes_nothing_the_second_time(labels: LabelMap) -> None:
     result = tidy(labels, IDS)
     np.testing.assert_array_equal(result, tidy_twin(labels))
@@ -110,7 +110,7 @@ def test_touching_and_border_nuclei_stay_as_they_are() -> None:
 
 
 @given(label_maps(), st.lists(st.booleans(), min_size=IDS, max_size=IDS))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_relabel_drops_and_closes_gaps(labels: LabelMap, keep: list[bool]) -> None:
     result = relabel(labels, np.array(keep))
     kept = [label for label in range(1, IDS + 1) if keep[label - 1]]
@@ -126,7 +126,7 @@ def test_relabel_drops_and_closes_gaps(labels: LabelMap, keep: list[bool]) -> No
     st.sampled_from([np.uint8, np.uint16, np.int32, np.int64]),
     st.data(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_compact_keeps_nuclei_and_tells_their_ids(shape: tuple[int, int], kind: type, data: st.DataObject) -> None:
     top = int(np.iinfo(kind).max)
     low = max(int(np.iinfo(kind).min), -7)
@@ -138,13 +138,13 @@ def test_compact_keeps_nuclei_and_tells_their_ids(shape: tuple[int, int], kind: 
 
 
 @given(label_maps())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_areas_count_pixels(labels: LabelMap) -> None:
     assert areas(labels, IDS).tolist() == [int((labels == label).sum()) for label in range(1, IDS + 1)]
 
 
 @given(label_maps())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_boundaries_are_where_a_neighbour_differs(labels: LabelMap) -> None:
     padded = np.pad(labels, 1, mode="edge") if labels.size else np.zeros((labels.shape[0] + 2, labels.shape[1] + 2))
     height, width = labels.shape

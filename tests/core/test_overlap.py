@@ -37,7 +37,7 @@ def two_maps(draw: st.DrawFn) -> tuple[LabelMap, LabelMap]:
 
 
 @given(two_maps())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_equals_one_mask_at_a_time(maps: tuple[LabelMap, LabelMap]) -> None:
     truth, pred = maps
     table = overlap(truth, pred)

@@ -39,7 +39,7 @@ def points(most: int) -> st.SearchStrategy[Points]:
 
 
 @given(points(5), points(4), st.sampled_from([0.0, 1.0, 2.5, 4.0, 7.0, 30.0]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_equals_trying_every_pairing(truth: Points, pred: Points, radius: float) -> None:
     pairs = pair_gated(truth, pred, radius)
     size, distance = twin(truth, pred, radius)

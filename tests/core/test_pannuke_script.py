@@ -43,7 +43,7 @@ def image_of(truth: Layers, pred: Layers) -> Comparison:
 
 
 @given(truth=layered(), pred=layered())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_equals_the_loop_and_stops_where_it_stops(textbook: ModuleType, truth: Layers, pred: Layers) -> None:
     try:
         wanted = textbook.image_scores(truth, pred)[0]
@@ -56,7 +56,7 @@ def test_equals_the_loop_and_stops_where_it_stops(textbook: ModuleType, truth: L
 
 
 @given(truth=layered(), pred=layered())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_types_equal_the_loop_where_it_runs(textbook: ModuleType, truth: Layers, pred: Layers) -> None:
     try:
         wanted = textbook.image_scores(truth, pred)[1]

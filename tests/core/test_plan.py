@@ -31,7 +31,7 @@ def test_the_digest_is_of_every_part() -> None:
     assert Plan(**asdict(PLAN)).digest == PLAN.digest
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(-64, 10**6), st.integers(-64, 10**6)), max_size=5))
 def test_ids_are_uuids_of_the_anchor(anchors: list[tuple[int, int]]) -> None:
     space = uuid.UUID(bytes=hashlib.sha256(b"nuclens image model").digest()[:16])

@@ -84,7 +84,7 @@ def twin(rgb: UInt8[np.ndarray, "y x 3"], box: Box, scale: float) -> np.ndarray:
     return pixels
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.tuples(st.integers(1, 40), st.integers(1, 40)),
     st.one_of(st.sampled_from(SCALES), st.floats(0.1, 4)),
@@ -110,7 +110,7 @@ def test_single_pixels_equal_a_wide_read(scale: float) -> None:
         assert (read_working(slide, (row, column, row + 1, column + 1), scale)[0, 0] == whole[row, column]).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.tuples(st.integers(1, 12), st.integers(1, 12)), st.one_of(st.sampled_from(SCALES), st.floats(0.1, 4)))
 def test_pixels_are_those_of_the_definition(shape: tuple[int, int], scale: float) -> None:
     rgb = noise(*shape)

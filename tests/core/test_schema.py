@@ -56,7 +56,7 @@ def test_groups_are_summed_before_deciding() -> None:
     assert SCHEMA.decide(probabilities).tolist() == [2, 1]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(hnp.arrays(np.float32, st.tuples(st.integers(0, 5), st.just(3)), elements=st.floats(0, 1, width=32)))
 def test_gathering_is_a_sum_per_type(leaves: Float32[np.ndarray, "n 3"]) -> None:
     gathered = SCHEMA.gather(leaves)

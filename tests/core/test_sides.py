@@ -27,7 +27,7 @@ def test_types_are_counted_in_the_common_words_and_what_has_none_is_told() -> No
     assert (image.id, image.truth.tissue) == ("x", "Colon")
     assert image.truth_types.tolist() == [2, 1, 2]
     assert image.pred_types.tolist() == [1, 0, 1]
-    assert dict(joined.wordless) == {("prediction", "z"): 1}
+    assert image.wordless == {("prediction", "z"): 1}
 
 
 def test_without_words_nothing_is_typed() -> None:
@@ -38,8 +38,9 @@ def test_without_words_nothing_is_typed() -> None:
 
 def test_a_type_without_a_name_is_told_by_its_number() -> None:
     joined = Joined(side(Scene(nuclei(names=()))), side(Scene(nuclei())), Vocabulary(("q",)))
-    assert joined[0].truth_types.tolist() == [0, 0, 0]
-    assert dict(joined.wordless) == {
+    image = joined[0]
+    assert image.truth_types.tolist() == [0, 0, 0]
+    assert image.wordless == {
         ("truth", "1"): 2,
         ("truth", "2"): 1,
         ("prediction", "a"): 2,

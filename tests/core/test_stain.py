@@ -19,7 +19,7 @@ def pixel(*densities: tuple[float, Float64[np.ndarray, "3"]]) -> UInt8[np.ndarra
 
 
 @given(*[st.floats(0, 0.7)] * 3)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_hematoxylin_is_told_from_the_other_stains(amount: float, eosin: float, dab: float) -> None:
     rgb = pixel((amount, HEMATOXYLIN), (eosin, EOSIN), (dab, DAB))
     # Rounding to a grey level moves the density of a dark pixel that much.

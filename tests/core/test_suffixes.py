@@ -66,7 +66,7 @@ def test_an_ending_that_formats_share_needs_a_longer_suffix_or_a_name(tmp_path: 
         ('{"1": {"box": [0, 0, 1, 1], "centroid": [0, 0], "contour": [[0, 0]]}}', "tiatoolbox"),
         ('{"info": {}, "images": []}', "coco"),
         ('{"annotations": [{"type": 3}]}', "coco"),
-        ('[{"image_id": 1}]', "coco"),
+        ('[{"image_id": 1}]', "coco_results"),
         ('{"type": "FeatureCollection", "features": []}', "geojson"),
         ('\ufeff[{"type": "Feature"}]', "geojson"),
     ],
@@ -78,8 +78,8 @@ def test_first_keys_tell_json_apart(content: str, wanted: str, tmp_path: Path) -
 
 
 def test_axes_tell_arrays_apart(tmp_path: Path) -> None:
-    for name, axes in (("npy", 2), ("pannuke", 4)):
-        np.save(tmp_path / "a.npy", np.zeros([2] * axes))
+    for name, shape in (("npy", (2, 2)), ("pannuke", (2, 2, 2, 6)), ("pannuke", (2, 2, 2, 3)), ("conic", (6, 2, 2, 2))):
+        np.save(tmp_path / "a.npy", np.zeros(shape))
         assert format_to_read(tmp_path / "a.npy") is FORMATS.get(name)
 
 

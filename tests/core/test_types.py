@@ -61,7 +61,7 @@ def same(first: Instances, second: Instances) -> None:
         np.testing.assert_array_equal(column, second.measurements[name])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 6), max_size=6), st.data())
 def test_picked_rows_are_those_of_a_loop(lengths: list[int], data: st.DataObject) -> None:
     rows, count = nuclei(lengths), len(lengths)
@@ -87,7 +87,7 @@ def test_rows_are_picked_as_from_an_array(choice: Any, index: list[int]) -> None
     same(rows[choice], rows[np.array(index, np.int64)])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.integers(0, 5), max_size=4), min_size=1, max_size=4))
 def test_what_is_cut_apart_is_put_together(parts: list[list[int]]) -> None:
     rows = nuclei([length for lengths in parts for length in lengths])
@@ -110,7 +110,7 @@ def test_parts_that_differ_are_refused() -> None:
         concatenate([])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 5), max_size=5))
 def test_boxes_hold_the_outlines(lengths: list[int]) -> None:
     rows = nuclei(lengths)
@@ -163,7 +163,7 @@ def test_a_sample_is_of_one_size() -> None:
         Sample("s7", "g", np.zeros((2, 3, 3), np.uint8), labels, types)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=6), elements=st.integers(0, 4))
 )

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+from safetensors.torch import save_file  # noqa: E402
+
 from nuclens.core.errors import CheckpointError  # noqa: E402
+from nuclens.core.kinds import Kind  # noqa: E402
 from nuclens.core.models import WEIGHTS, open_model  # noqa: E402
 from nuclens.engines.torch import PLUGIN, TorchOptions  # noqa: E402
 from nuclens.testing.engines import EngineContract  # noqa: E402
@@ -43,6 +47,18 @@ def test_weights_of_another_network_are_refused(tiny_model: Path) -> None:
     wider = replace(model.card, network_options={**model.card.network_options, "widths": [8, 8, 16, 32]})
     with pytest.raises(CheckpointError, match=f"{WEIGHTS}: no weights for network 'nuclens'"):
         PLUGIN.load(replace(model, card=wider), TorchOptions(threads=1))
+
+
+def test_weights_a_backbone_once_started_from_are_not_asked_for(tiny_model: Path, tmp_path: Path) -> None:
+    """They are in the model's own; the file may be long gone."""
+    model = open_model(tiny_model)
+    family: Any = Kind[Any]("nuclens.networks").get("vgg_unet")
+    network = family.build(model.card.heads, family.options(start=2))
+    save_file(network.state_dict(), tmp_path / WEIGHTS)
+    card = replace(model.card, network="vgg_unet", network_options={"start": 2, "backbone_weights": "gone.safetensors"})
+    runner = PLUGIN.load(replace(model, card=card, folder=tmp_path), TorchOptions(threads=1))
+    rgb = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    assert runner.values(rgb)["offset"].shape == (2, 32, 32)
 
 
 @pytest.mark.gpu

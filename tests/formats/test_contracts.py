@@ -58,6 +58,14 @@ class TestCoco(FormatContract):
     name = "coco"
 
 
+class TestCocoResults(FormatContract):
+    name = "coco_results"
+
+
+class TestConic(FormatContract):
+    name = "conic"
+
+
 class TestPanNuke(FormatContract):
     name = "pannuke"
 

@@ -65,7 +65,7 @@ def test_read_by_hand(tmp_path: Path) -> None:
     assert result.offsets.tolist() == [0, 0, 0]
 
 
-@settings(max_examples=25, deadline=None)  # each waits for the disk
+@settings(max_examples=25)  # each waits for the disk
 @given(st.lists(st.floats(width=32), max_size=20))
 def test_every_number_comes_back(tmp_path_factory: pytest.TempPathFactory, numbers: list[float]) -> None:
     column = np.array(numbers, np.float32)

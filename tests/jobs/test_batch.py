@@ -30,6 +30,7 @@ from nuclens.core.files import replacing
 from nuclens.core.types import Progress, read_instances
 from nuclens.jobs import results
 from nuclens.jobs.batch import BatchOptions, Outcome, find_inputs, segment_files
+from nuclens.testing.slides import write_dicom
 
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
 FILES = {"instances.csv", "instances.geojson", "instances.parquet", "label.tif", "overlay.png"}
@@ -66,9 +67,13 @@ def table(out: Path) -> list[dict[str, str]]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every result below a folder but the records, which tell the time."""
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "run.json"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+    """Every result below a folder but records and logs, which tell the time."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in found
+        if path.name not in ("run.json", "nuclens.log")
+    }
 
 
 def failed(outcomes: list[Outcome]) -> dict[str, str]:
@@ -433,6 +438,22 @@ def test_an_image_of_one_pixel(tmp_path: Path, options: BatchOptions, paint: Pai
     )
     assert (outcome.record["nuclei"], outcome.record["height"]) == (0, 1)
     assert set(outcome.record["files"]) == FILES
+
+
+# --- slides of several files ---
+
+
+def test_a_series_of_files_is_one_slide_and_done_once(tmp_path: Path, options: BatchOptions, paint: Paint) -> None:
+    rgb = paint(128, 160, DISCS)
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for number, pixels in enumerate((rgb, rgb[::2, ::2]), start=1):
+        write_dicom(folder / f"{number}.dcm", pixels, number=number, mpp=0.25 * number)
+    write_dicom(folder / "other.dcm", rgb, series="9.9")
+    once = segment_files([folder], tmp_path / "out", options)
+    assert [(outcome.path.name, outcome.record["nuclei"]) for outcome in once] == [("1.dcm", 3), ("other.dcm", 3)]
+    again = segment_files([folder], tmp_path / "out", options)
+    assert [outcome.skipped for outcome in again] == [True, True]
 
 
 # --- what a killed process leaves ---

@@ -8,7 +8,7 @@ from nuclens.core.datasets import DATASETS
 from nuclens.core.errors import UnknownPluginError
 from nuclens.core.evaluation import Resampling
 from nuclens.jobs.ceiling import ceiling
-from nuclens.jobs.evaluate import EvaluateOptions
+from nuclens.jobs.source import EvaluateOptions
 
 QUICK = EvaluateOptions(resampling=Resampling(5))
 

@@ -10,7 +10,7 @@ import pytest
 from nuclens.core.errors import InputError
 from nuclens.core.evaluation import Resampling
 from nuclens.jobs.compare import compare
-from nuclens.jobs.evaluate import EvaluateOptions
+from nuclens.jobs.source import EvaluateOptions
 
 OPTIONS = EvaluateOptions(resampling=Resampling(60))
 

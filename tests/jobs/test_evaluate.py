@@ -17,8 +17,9 @@ from nuclens.core.datasets import DATASETS
 from nuclens.core.errors import DataError, InputError, NuclensError, UnknownPluginError
 from nuclens.core.evaluation import Resampling
 from nuclens.jobs.batch import BatchOptions, segment_files
-from nuclens.jobs.evaluate import EvaluateOptions, evaluate
+from nuclens.jobs.evaluate import evaluate
 from nuclens.jobs.segment import load_model
+from nuclens.jobs.source import EvaluateOptions
 
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
 FEW = Resampling(repeats=30)
@@ -210,6 +211,73 @@ def test_types_without_counterpart_are_told(folders: tuple[Path, Path], tmp_path
     assert any("3 nuclei of the prediction are 'tiny'" in note for note in found.notes)
     per_type = found["hovernet"].table.per_type
     assert (per_type["small"]["F"], per_type["large"]["F"]) == (0, 1)
+
+
+@pytest.fixture
+def strange(folders: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+    """Perfect label maps with types called Tumour and spindle, and the truth."""
+    pred = tmp_path / "strange"
+    pred.mkdir()
+    for name, discs in DISCS.items():
+        kinds = np.array([0, *(1 if radius < 10 else 2 for _, _, radius in discs)], np.uint8)
+        names = ["Tumour", "spindle"] if discs else []
+        np.savez(pred / f"{name}.npz", instances=disc_labels(discs), type_ids=kinds, type_names=np.array(names, str))
+    return pred, folders[1]
+
+
+def test_strange_types_are_scored_by_a_map(strange: tuple[Path, Path], folders: tuple[Path, Path]) -> None:
+    options = replace(HURRIED, renames=(("tumour", "small"), ("spindle", "Large")))
+    found = evaluate(*strange, "hovernet", options=options)
+    assert [cells["F"] for cells in found["hovernet"].table.per_type.values()] == [1, 1]
+    assert not any("without type" in note for note in found.notes)
+    one = evaluate(*strange, "hovernet", options=replace(HURRIED, renames=(("tumour", "small"),)))
+    assert any("3 nuclei of the prediction are 'spindle'" in note for note in one.notes)
+    with pytest.raises(InputError, match=r"--map: no type called tumor in \S*strange; there are Tumour, spindle"):
+        evaluate(*strange, "hovernet", options=replace(HURRIED, renames=(("tumor", "small"), ("Tumour", "large"))))
+    with pytest.raises(InputError, match=r"--map spindle=x: 'x' is none of the scored types; there are small, large"):
+        evaluate(*strange, "hovernet", options=replace(HURRIED, renames=(("spindle", "x"),)))
+    options = replace(HURRIED, renames=(("spindle", "x"),))
+    with pytest.raises(InputError, match="there are none, as the truth has no types"):
+        evaluate(strange[0], folders[1] / "labels", "monuseg", options=options)
+
+
+def test_a_type_that_only_a_late_image_has_is_found(tmp_path: Path) -> None:
+    for side in ("pred", "truth"):
+        (tmp_path / side).mkdir()
+        for number in range(8):
+            late = "rare" if number == 7 and side == "pred" else "common"
+            arrays = {"instances": np.eye(4, dtype=np.int32), "type_ids": np.array([0, 1]), "type_names": [late]}
+            np.savez(tmp_path / side / f"{number}.npz", **arrays)  # type: ignore[arg-type]
+    options = replace(HURRIED, renames=(("rare", "common"),))
+    found = evaluate(tmp_path / "pred", tmp_path / "truth", "hovernet", options=options)
+    assert found["hovernet"].table.per_type["common"]["F"] == 1
+
+
+def test_any_number_of_workers_gives_the_same_files(tmp_path: Path) -> None:
+    DATASETS.get("pannuke").write_example(tmp_path / "made")
+    samples = DATASETS.get("pannuke").open(tmp_path / "made")
+    (tmp_path / "pred").mkdir()
+    for sample in samples:
+        names, moved = np.array(["odd", *samples.schema.names[1:]]), np.roll(sample.labels, 1, axis=0)
+        np.savez(tmp_path / "pred" / f"{sample.id}.npz", instances=moved, type_ids=sample.types, type_names=names)
+    seen = []
+    for workers in (1, 3):
+        options = replace(HURRIED, dataset="pannuke", workers=workers, renames=(("odd", samples.schema.names[1]),))
+        evaluate(tmp_path / "pred", tmp_path / "made", options=options, out=tmp_path / str(workers),
+                 report=lambda progress: seen.append(progress.done))  # fmt: skip
+        files = {path.name: path.read_bytes() for path in (tmp_path / str(workers)).iterdir()}
+        assert files == {path.name: path.read_bytes() for path in (tmp_path / "1").iterdir()}
+    assert seen.count(len(samples)) == 2
+
+
+def test_numbers_of_workers_that_make_no_sense(folders: tuple[Path, Path], painted_model: Path) -> None:
+    with pytest.raises(InputError, match="workers: got -1; wanted the number of processes"):
+        evaluate(*folders, "monuseg", options=replace(HURRIED, workers=-1))
+    options = replace(HURRIED, workers=2, mpp=0.25)
+    with pytest.raises(InputError, match="workers: got 2 beside a model"):
+        evaluate(load_model(painted_model), folders[1], "monuseg", options=options)
+    none_told = evaluate(*folders, "monuseg", options=replace(HURRIED, workers=0))
+    assert repr(none_told.scores) == repr(evaluate(*folders, "monuseg", options=HURRIED).scores)
 
 
 def test_a_part_of_a_data_set_leaves_its_other_predictions_alone(folders: tuple[Path, Path], tmp_path: Path) -> None:

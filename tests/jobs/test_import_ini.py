@@ -11,8 +11,8 @@ from nuclens.core.errors import RecipeError
 pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 from nuclens.jobs.import_ini import import_ini
-from nuclens.jobs.models import NETWORKS
 from nuclens.recipes import load_recipe
+from nuclens.training.start import ENCODINGS
 
 # The published settings of the run on neoplastic nuclei, in our words and order.
 NEOPLASTIC = """
@@ -82,7 +82,7 @@ def test_a_rate_that_waits_for_the_loss_is_carried_over(tmp_path: Path) -> None:
     assert not [line for line in left if "reducer" in line]
 
 
-@pytest.mark.skipif("flexible_unet" not in NETWORKS.names(), reason="the flexible U-Net is not in this build")
+@pytest.mark.skipif("semantic" not in ENCODINGS.names(), reason="the encoding semantic is not in this build")
 def test_the_recipe_has_no_faults(tmp_path: Path) -> None:
     imported(tmp_path, NEOPLASTIC)
     assert load_recipe(tmp_path / "recipe.toml").network == "flexible_unet"

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,6 +176,16 @@ def test_overwrite_keeps_the_old_result_until_the_new_one_is_complete(
     [done] = segment_files([slide], out, other)
     assert done.record["plan"]["core_px"] == 128
     assert len(read_instances(folder / "instances.parquet")) == done.record["nuclei"]
+
+
+def test_a_journal_that_outlived_its_result_goes(slide: Path, tmp_path: Path, options: BatchOptions) -> None:
+    folder = begun(slide, tmp_path / "out", options)
+    shutil.copytree(folder / JOURNAL, tmp_path / "kept")
+    segment_files([slide], tmp_path / "out", options)
+    shutil.copytree(tmp_path / "kept", folder / JOURNAL)  # as if killed just before it was removed
+    [outcome] = segment_files([slide], tmp_path / "out", options)
+    assert outcome.skipped
+    assert not (folder / JOURNAL).exists()
 
 
 def test_a_damaged_block_is_made_again(

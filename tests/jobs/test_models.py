@@ -44,7 +44,7 @@ def test_a_folder_is_a_model_or_a_run(tiny_model: Path, tmp_path: Path) -> None:
 def test_a_network_tells_its_settings_and_how_far_it_sees() -> None:
     told = described("nuclens")
     assert told["kind"] == "network"
-    assert "widths = (16, 32, 64, 128)" in told["settings"]
+    assert "channels = 3" in told["settings"]
     assert 256 < told["receptive_field_px"] < 512
 
 

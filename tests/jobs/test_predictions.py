@@ -78,6 +78,12 @@ def test_a_run_has_a_folder_for_each_image(plugin: str, tmp_path: Path) -> None:
     check(tmp_path, format=plugin)
 
 
+def test_a_compressed_file_has_the_name_of_its_image(tmp_path: Path) -> None:
+    for name in NAMES:
+        write(tmp_path / f"{name}.geojson.gz", name, "geojson")
+    check(tmp_path)
+
+
 def test_types_and_scores_come_along(tmp_path: Path) -> None:
     for name in NAMES:
         write(tmp_path / name / "instances.parquet", name, "geoparquet")
@@ -194,3 +200,16 @@ def test_overlapping_outlines_are_counted(tmp_path: Path) -> None:
     prediction = predictions(tmp_path / "a.coco.json", ["a"])["a"](SHAPE)
     assert (len(prediction), prediction.hidden) == (3, 1)
     assert sorted(np.unique(prediction.labels).tolist()) == [0, 2, 3]
+
+
+@pytest.mark.parametrize("inner", ["cells.json", "cell_detection/cells.json"])
+def test_a_run_of_cellvit_has_a_folder_for_each_slide(inner: str, tmp_path: Path) -> None:
+    ring = [[2, 2], [5, 2], [5, 5], [2, 5]]
+    for slide in ("a", "b.ome"):
+        (tmp_path / slide / inner).parent.mkdir(parents=True)
+        cells = {"wsi_metadata": {}, "type_map": {"tumour": 1}, "cells": [{"contour": ring, "type": 1}]}
+        (tmp_path / slide / inner).write_text(json.dumps(cells), encoding="utf-8")
+    found = {name: read((8, 9)) for name, read in job.predictions(tmp_path, ["b", "a"]).items()}
+    assert [(one.labels.shape, one.types.tolist(), one.names) for one in found.values()] == [
+        ((8, 9), [0, 1], ("tumour",))
+    ] * 2

@@ -11,7 +11,8 @@ import pytest
 from nuclens.core.comparison import Comparison, Nuclei, compare
 from nuclens.core.errors import InputError, ResolutionError, ShapeError
 from nuclens.core.protocol import Average, Measure, Protocol, ScoreTable, spread
-from nuclens.jobs.score import PROTOCOLS, score, table, tally
+from nuclens.jobs.score import PROTOCOLS, score, table
+from nuclens.jobs.tally import tally
 
 ALL = [PROTOCOLS.get(name) for name in PROTOCOLS.names()]
 TISSUES = ("Breast", "Colon", "Liver")
@@ -176,7 +177,7 @@ def test_memory_does_not_grow_with_the_images() -> None:
 
 def test_the_three_runs_of_pannuke() -> None:
     tables = [score(images(count), PROTOCOLS.get("pannuke")) for count in (4, 5, 6)]
-    found = spread(tables)["mPQ"]
+    found = spread(tables).headline["mPQ"]
     values = [one.headline["mPQ"] for one in tables]
     assert found.mean == pytest.approx(np.mean(values))
     assert found.deviation == pytest.approx(np.std(values, ddof=1))
@@ -184,6 +185,6 @@ def test_the_three_runs_of_pannuke() -> None:
     with pytest.raises(InputError, match="several protocols"):
         spread([tables[0], score(images(2), PROTOCOLS.get("stardist"))])
     undefined = ScoreTable("p", "1", "", {}, 0, 0, 0, {"x": float("nan")})
-    assert np.isnan(spread([undefined])["x"].mean)
+    assert np.isnan(spread([undefined]).headline["x"].mean)
     assert [one[2] for one in PROTOCOLS.get("pannuke").folds] == ["fold3", "fold3", "fold1"]
     assert isinstance(compare(np.zeros((1, 1), np.int32), np.zeros((1, 1), np.int32)), Comparison)

@@ -13,9 +13,10 @@ from nuclens.core.types import Progress
 pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 from nuclens.core.models import open_model
-from nuclens.jobs.evaluate import EvaluateOptions, evaluate
+from nuclens.jobs.evaluate import evaluate
 from nuclens.jobs.export import export
 from nuclens.jobs.segment import load_model, segment
+from nuclens.jobs.source import EvaluateOptions
 from nuclens.jobs.train import TrainOptions, dry_run, train
 from nuclens.training.budget import Budget
 from nuclens.training.settings import recipe_of

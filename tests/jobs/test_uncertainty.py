@@ -10,7 +10,8 @@ from nuclens.core.comparison import Comparison, Nuclei
 from nuclens.core.errors import InputError
 from nuclens.core.evaluation import Resampling
 from nuclens.jobs import uncertainty
-from nuclens.jobs.score import PROTOCOLS, Tally, table, tally
+from nuclens.jobs.score import PROTOCOLS, table
+from nuclens.jobs.tally import Tally, tally
 from nuclens.jobs.uncertainty import differences, drawn_over, with_intervals
 
 ALL = [PROTOCOLS.get(name) for name in PROTOCOLS.names()]

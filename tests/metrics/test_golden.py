@@ -13,7 +13,8 @@ import pytest
 
 from nuclens.core.comparison import Comparison, from_layers
 from nuclens.core.protocol import Protocol, ScoreTable
-from nuclens.jobs.score import PROTOCOLS, Tally, score, table, tally
+from nuclens.jobs.score import PROTOCOLS, score, table
+from nuclens.jobs.tally import Tally, tally
 from nuclens.metrics.ensemble_dice import EnsembleDice
 from nuclens.metrics.panoptic import Panoptic
 

@@ -249,7 +249,7 @@ def agrees(got: Any, wanted: Any) -> bool:
 
 @pytest.mark.parametrize("name", TWINS)
 @given(image=images())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_equals_its_twin(name: str, image: Comparison) -> None:
     metric, twin = TWINS[name]
     got = metric.scores(metric.parts(image))
@@ -258,7 +258,7 @@ def test_equals_its_twin(name: str, image: Comparison) -> None:
 
 
 @given(images(), st.sampled_from([0.0, 1.0, 2.5]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_detection_equals_its_twin(image: Comparison, radius: float) -> None:
     metric = Detection(types=TYPES, radius_px=radius)
     got = metric.scores(metric.parts(image))
@@ -267,7 +267,7 @@ def test_detection_equals_its_twin(image: Comparison, radius: float) -> None:
 
 
 @given(images())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_published_detection_assigns_first(image: Comparison) -> None:
     """All points of the smaller side, nearest together, then without the far; a dummy where a side has none."""
     truth, pred = nuclei(image.truth), nuclei(image.pred)
@@ -288,7 +288,7 @@ def test_published_detection_assigns_first(image: Comparison) -> None:
 
 
 @given(images())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_calibration_error_bin_by_bin(image: Comparison) -> None:
     metric = Calibration(radius_px=2.0, bins=4)
     pairs = image.near(2.0)
@@ -305,7 +305,7 @@ def test_calibration_error_bin_by_bin(image: Comparison) -> None:
 
 
 @given(images())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_false_nucleus_never_raises_panoptic_quality(image: Comparison) -> None:
     truth, pred = (np.pad(side.labels, ((0, 1), (0, 2))) for side in (image.truth, image.pred))
     metric = Panoptic()
@@ -317,7 +317,7 @@ def test_a_false_nucleus_never_raises_panoptic_quality(image: Comparison) -> Non
 
 
 @given(st.lists(images(), min_size=1, max_size=4))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_merged_is_all_at_once(several: list[Comparison]) -> None:
     """Adding up in any grouping gives what adding up at once gives."""
     metrics: tuple[Any, ...] = (

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+from nuclens.core.card import card_from_json  # noqa: E402
+from nuclens.core.models import CARD, WEIGHTS, shipped  # noqa: E402
 from nuclens.networks.nuclens import PLUGIN, NuclensOptions  # noqa: E402
 from nuclens.testing.networks import HEADS, NetworkContract  # noqa: E402
 
@@ -15,6 +21,7 @@ from nuclens.testing.networks import HEADS, NetworkContract  # noqa: E402
 class TestNuclens(NetworkContract):
     name = "nuclens"
     parameters = 1_070_380
+    golden = (0.16473, 0.17617, 0.21732)
 
 
 def test_cost_of_a_tile() -> None:
@@ -79,3 +86,31 @@ def test_channels_are_those_of_the_options() -> None:
 def test_uneven_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
         PLUGIN.build(HEADS, NuclensOptions(widths=(4, 4), blocks=(1,)))
+
+
+@pytest.mark.parametrize(("size", "parameters"), [("tiny", 243_692), ("small", 1_066_900), ("base", 5_806_628)])
+def test_named_sizes(count: Callable[..., int], size: str, parameters: int) -> None:
+    assert count("nuclens", 1, size=size) == parameters
+
+
+def test_the_default_is_small_and_says_so_in_any_way() -> None:
+    """Cards of models that were trained before there were names give every number."""
+    with torch.device("meta"):
+        shapes = [
+            {name: value.shape for name, value in PLUGIN.build(HEADS, options).state_dict().items()}
+            for options in (
+                NuclensOptions(),
+                NuclensOptions(size="small"),
+                NuclensOptions(widths=(16, 32, 64, 128), blocks=(1, 2, 3, 2), top_blocks=(2, 1, 1)),
+                NuclensOptions(size="base", widths=(16, 32, 64, 128), blocks=(1, 2, 3, 2), top_blocks=(2, 1, 1)),
+            )
+        ]
+    assert all(shape == shapes[0] for shape in shapes)
+
+
+def test_the_shipped_weights_fit() -> None:
+    folder = shipped()["default"]
+    card = card_from_json((folder / CARD).read_bytes(), str(folder))
+    options: dict[str, Any] = {name: tuple(value) for name, value in card.network_options.items()}
+    network = PLUGIN.build(card.heads, NuclensOptions(**options))
+    network.load_state_dict(load_file(folder / WEIGHTS), strict=True)

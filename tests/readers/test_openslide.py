@@ -421,6 +421,29 @@ def test_real_slides_are_the_same_through_both(name: str, data_root: Path) -> No
             assert one.read(corner, level).shape == other.read(corner, level).shape == (9, 7, 3)
 
 
+@pytest.mark.parametrize("harmed", ["a.dcm", "a.svs", "a/Data0000.dat", "a/Index.dat", "a/Slidedat.ini"])
+def test_damaged_bytes_are_read_or_refused_in_silence(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], harmed: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_dicom(tmp_path / "a.dcm", rgb)
+    write_svs(tmp_path / "a.svs", rgb, (4,), compression="jpeg")
+    write_mrxs(tmp_path / "a.mrxs", {(2, 2): rgb[:32, :32], (3, 4): rgb[32:64, :32]}, (6, 8))
+    path, file = tmp_path / (harmed if "/" not in harmed else "a.mrxs"), tmp_path / harmed
+    data, random, refusals = file.read_bytes(), np.random.default_rng(0), []
+    for _ in range(60):
+        changed = np.frombuffer(data, np.uint8).copy()
+        changed[random.integers(0, min(1200, len(data)), 3)] = random.integers(0, 256, 3)
+        file.write_bytes(changed.tobytes())
+        try:
+            with closing(PLUGIN.open(path)) as slide:
+                slide.read((0, 0, min(64, slide.shape[0]), min(64, slide.shape[1])))
+        except UnreadableImageError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 5
+    assert all(text.startswith(f"{path}: ") and "\n" not in text for text in refusals)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_plain_pictures_do_not_wait_for_openslide(tmp_path: Path) -> None:
     for suffix in (".png", ".tif"):
         cv2.imwrite(str(tmp_path / f"a{suffix}"), np.zeros((3, 4, 3), np.uint8))

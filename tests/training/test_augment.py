@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 from nuclens.training.augment import placement, recolour, warp
-from nuclens.training.settings import AugmentSettings
+from nuclens.training.augment_settings import PRESETS, AugmentSettings
 
 STILL = AugmentSettings(turn=0.0)
 TURNED = AugmentSettings(turn=1.0)
-OFF = AugmentSettings(**{field.name: 0 for field in fields(AugmentSettings) if field.name.islower()})
+OFF = AugmentSettings(**PRESETS["none"])
+DRAWN = 0.9416920995871297  # what the generator gives next since there is an augmentation
 seeds = st.integers(0, 10**6)
 sides = st.integers(1, 90)
 
@@ -163,6 +165,11 @@ def test_recolouring_keeps_shape_and_type_and_leaves_its_input_alone(seed: int, 
         {"noise": 6.0},
         {"jpeg": 1.0, "jpeg_quality": 40},
         {"blur": 1.0, "blur_sigma": 1.5},
+        {"sharpen": 1.0},
+        {"gamma": 0.3},
+        {"contrast": 0.3},
+        {"saturation": 0.5},
+        {"hue": 0.1},
     ],
 )
 def test_every_part_does_something_of_its_own(part: dict[str, Any]) -> None:
@@ -194,3 +201,64 @@ def test_a_recoloured_section_still_looks_like_one() -> None:
         assert dark[1] < min(dark[0], dark[2]), "nuclei are purple or blue: green is weakest"
         assert light[1] < light[0], "cytoplasm is pink"
         assert light.min() > 90
+
+
+@pytest.mark.parametrize(("symmetry", "count"), [("all", 8), ("flips", 4), ("none", 1)])
+def test_symmetries_are_those_asked_for(symmetry: Any, count: int) -> None:
+    rng = np.random.default_rng(0)
+    settings = replace(OFF, symmetry=symmetry)
+    seen = Counter(tuple(placement(rng, (50, 50), 20, settings)[:, :2].ravel()) for _ in range(400))
+    assert len(seen) == count
+    assert min(seen.values()) > 0.5 * 400 / count
+    assert all(np.abs(np.array(linear)[[1, 2]]).max() == 0 for linear in seen if symmetry != "all")
+
+
+def test_the_angle_can_be_limited_and_crops_sheared() -> None:
+    rng = np.random.default_rng(0)
+    settings = replace(OFF, turn=1.0, angle=45.0, shear=0.2)
+    linear = np.stack([placement(rng, (90, 90), 32, settings)[:, :2] for _ in range(500)])
+    angles = np.degrees(np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))
+    assert np.abs(angles).max() <= 45
+    assert angles.std() > 20
+    assert np.linalg.det(linear) == pytest.approx(1)
+    slopes = (linear[:, :, 0] * linear[:, :, 1]).sum(axis=1)
+    assert np.abs(slopes).max() <= 0.2
+    assert slopes.std() > 0.05
+
+
+@given(seeds, st.floats(0, 99), st.floats(0, 139), st.booleans())
+def test_a_focus_is_in_the_crop(seed: int, row: float, column: float, free: bool) -> None:
+    settings = TURNED if free else STILL
+    affine = placement(np.random.default_rng(seed), (100, 140), 48, settings, (row, column))
+    x, y = affine[:, :2] @ np.array([column, row]) + affine[:, 2]
+    assert -1 <= x <= 48
+    assert -1 <= y <= 48
+
+
+def test_gamma_is_a_power_and_tones_keep_what_they_say() -> None:
+    rgb = np.random.default_rng(0).integers(20, 235, (30, 30, 3), dtype=np.uint8)
+    for seed in range(10):
+        lit = recolour(np.random.default_rng(seed), rgb, replace(OFF, gamma=0.5)) / 255
+        power = np.log(lit.clip(1e-3)) / np.log(rgb / 255)
+        assert np.percentile(power, 90) - np.percentile(power, 10) < 0.1
+        tinted = recolour(np.random.default_rng(seed), rgb, replace(OFF, saturation=0.1, hue=0.02)).astype(float)
+        inside = (tinted.min(axis=2) > 0) & (tinted.max(axis=2) < 255)
+        assert np.abs(tinted.mean(axis=2) - rgb.mean(axis=2))[inside].max() < 2  # greys stay where they are
+        flat = recolour(np.random.default_rng(seed), rgb, replace(OFF, contrast=0.2)).astype(float)
+        assert flat.mean() == pytest.approx(rgb.mean(), abs=2)
+
+
+def test_presets_are_settings() -> None:
+    assert {name: AugmentSettings(**preset) for name, preset in PRESETS.items()}["default"] == AugmentSettings()
+    strong = AugmentSettings(**PRESETS["strong"])
+    assert strong.elastic > 0
+    assert strong.grid > 0
+    assert strong.restain > 0
+
+
+def test_parts_that_are_off_draw_no_random_numbers() -> None:
+    """So that a new part changes no run that does not use it."""
+    rng = np.random.default_rng(7)
+    placement(rng, (90, 90), 32, AugmentSettings())
+    recolour(rng, section(32), AugmentSettings())
+    assert rng.random() == DRAWN

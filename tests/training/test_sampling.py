@@ -17,6 +17,7 @@ from nuclens.encodings.offset import PLUGIN as OFFSET
 pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 from nuclens.training import sampling
+from nuclens.training.augment_settings import AugmentSettings
 from nuclens.training.sampling import (
     Sampler,
     Source,
@@ -27,7 +28,7 @@ from nuclens.training.sampling import (
     load_sources,
     open_samples,
 )
-from nuclens.training.settings import AugmentSettings, DataSettings, ResolvedRecipe
+from nuclens.training.settings import DataSettings, ResolvedRecipe
 
 ROUND, LONG = 0b01, 0b10
 

@@ -14,7 +14,8 @@ from nuclens.core.errors import CheckpointError, InputError
 
 pytest.importorskip("nuclens.training", exc_type=ImportError)
 
-from nuclens.training import settings
+from nuclens.training import augment_settings, settings
+from nuclens.training.augment_settings import AugmentSettings
 from nuclens.training.settings import ResolvedRecipe, from_plain
 
 texts = st.text('aµ"', max_size=3)
@@ -42,6 +43,9 @@ recipes = st.builds(
     types=st.lists(types, max_size=2).map(tuple),
     data=st.lists(data, max_size=2).map(tuple),
     losses=st.dictionaries(texts, numbers, max_size=2),
+    loss_options=st.dictionaries(texts, st.dictionaries(texts, st.booleans() | st.just((1.0, 2.0))), max_size=2),
+    schedule_options=st.dictionaries(texts, st.integers() | st.just((3, 4)), max_size=2),
+    optimiser_options=st.dictionaries(texts, st.booleans(), max_size=2),
     train=st.builds(settings.TrainSettings, steps=st.integers(1), rate=numbers),
     about=st.builds(
         settings.AboutSettings,
@@ -75,9 +79,9 @@ def test_unknown_keys_are_left_out_and_absent_ones_have_defaults(tiny_recipe: Re
 
 def test_whole_numbers_of_json_become_floats_where_floats_belong(tiny_recipe: ResolvedRecipe) -> None:
     plain = json.loads(tiny_recipe.to_json())
-    plain["train"]["rate"] = plain["losses"]["nucleus_bce"] = 1
+    plain["train"]["rate"] = plain["losses"]["nucleus_dice"] = 1
     recipe = from_plain(ResolvedRecipe, plain)
-    assert type(recipe.train.rate) is type(recipe.losses["nucleus_bce"]) is float
+    assert type(recipe.train.rate) is type(recipe.losses["nucleus_dice"]) is float
     assert type(recipe.train.steps) is int
 
 
@@ -104,8 +108,14 @@ def test_the_digest_covers_what_decides_the_weights_and_nothing_else(tiny_recipe
     deciding = [
         replace(tiny_recipe, train=replace(train, seed=8)),
         replace(tiny_recipe, train=replace(train, rate=1e-4)),
+        replace(tiny_recipe, train=replace(train, clip_by="value")),
+        replace(tiny_recipe, train=replace(train, balance="type")),
         replace(tiny_recipe, losses={**tiny_recipe.losses, "type_coarse": 0.25}),
-        replace(tiny_recipe, augment=settings.AugmentSettings(noise=0.0)),
+        replace(tiny_recipe, loss_options={"nucleus_dice": {"smooth": 0.1}}),
+        replace(tiny_recipe, schedule="cosine", schedule_options={"length": 20}),
+        replace(tiny_recipe, optimiser="sgd"),
+        replace(tiny_recipe, optimiser_options={"epsilon": 1e-7}),
+        replace(tiny_recipe, augment=AugmentSettings(noise=0.0)),
         replace(tiny_recipe, data=(replace(tiny_recipe.data[0], exclude=()),)),
         replace(tiny_recipe, network_options={}),
     ]
@@ -129,8 +139,9 @@ def test_the_schema_has_the_leaves_and_types_of_the_recipe(tiny_recipe: Resolved
 
 
 def test_settings_are_frozen_and_forbid_what_they_do_not_know() -> None:
-    kinds = [kind for kind in vars(settings).values() if is_dataclass(kind) and kind is not DatasetNote]
-    own = [kind for kind in kinds if isinstance(kind, type) and kind.__module__ == settings.__name__]
+    kinds = {**vars(settings), **vars(augment_settings)}.values()
+    modules = (settings.__name__, augment_settings.__name__)
+    own = [kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind) and kind.__module__ in modules]
     assert len(own) == 7
     for kind in own:
         assert vars(kind)["__pydantic_config__"] == {"extra": "forbid"}
@@ -139,5 +150,5 @@ def test_settings_are_frozen_and_forbid_what_they_do_not_know() -> None:
 
 
 def test_defaults_are_the_plain_types_they_are_annotated_with() -> None:
-    for kind in (settings.TrainSettings, settings.AugmentSettings):
+    for kind in (settings.TrainSettings, AugmentSettings):
         assert asdict(kind()) == {field.name: field.default for field in fields(kind)}

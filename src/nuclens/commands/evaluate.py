@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,9 +13,9 @@ from nuclens.commands.terminal import FLAG, LIST, err, progress
 from nuclens.core.errors import InputError
 
 if TYPE_CHECKING:
-    from nuclens.jobs.evaluate import EvaluateOptions
+    from nuclens.jobs.source import EvaluateOptions
 
-_HEADLINES, _DIFFERENCES = 6, 12  # values that are printed
+_HEADLINES, _DIFFERENCES, _COLUMNS = 6, 12, 3  # values that are printed
 
 
 @Parameter(name="*")
@@ -42,7 +42,21 @@ class Known:
     seed: int = 0
 
 
-_NOTHING = Known()
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Scored(Known):
+    """The same, and how predictions are read.
+
+    Attributes:
+        map: What a type of the prediction is called in the truth, as tumour=neoplastic; may be given again and again.
+        workers: Processes that read and count; as many as gain time, if not given.
+    """
+
+    map: Annotated[list[str] | None, Parameter(negative=())] = None
+    workers: int | None = None
+
+
+_NOTHING, _PLAIN = Known(), Scored()
 evaluation = App(
     name="evaluate",
     usage="Usage: nuclens evaluate PRED TRUTH [OPTIONS]",
@@ -61,7 +75,7 @@ def evaluate(
     truth: Path | None = None,
     /,
     *,
-    known: Known = _NOTHING,
+    known: Scored = _PLAIN,
     protocol: str = "all",
     model: str | None = None,
     out: Path | None = None,
@@ -101,6 +115,50 @@ def evaluate(
     return 0
 
 
+@evaluation.command(name="folds", usage="Usage: nuclens evaluate folds RUN... TRUTH [OPTIONS]")
+def evaluate_folds(
+    paths: Annotated[list[Path], Parameter(name="RUN... TRUTH", negative=())],
+    /,
+    *,
+    protocol: str = "pannuke",
+    known: Scored = _PLAIN,
+    out: Path | None = None,
+) -> int:
+    """Say mean and spread over the runs of a cross-validation.
+
+    Each run is scored on the test fold of its triple. PanNuke has three runs:
+    tested on folds 3, 3 and 1. OUT gets report.html, metrics.json and
+    folds.csv, and in a folder for each run what `nuclens evaluate` writes.
+
+    Args:
+        paths: The predictions of the runs in their order, each of its test fold or of all, and a copy of the data set.
+        protocol: Whose rules: cellvit pannuke pannuke_plus.
+        known: What is known of the images.
+        out: Folder for the report.
+    """
+    from nuclens.jobs.folds import folds as run
+
+    places = [*paths, known.path] if known.path else paths
+    with progress() as report:
+        found = run(places[:-1], places[-1], protocol, options=_options(known), out=out, report=report)
+    for note in dict.fromkeys(note for one in found.runs for note in one.notes):
+        err.print(note, style="yellow", markup=False)
+    tested = [triple[-1] for triple in found.triples]
+    print(f"{found.protocol} {found.version}: mean and sample standard deviation of {len(tested)} runs")
+    print(f"  {'':14} {' '.join(f'{fold:>7}' for fold in tested)}    mean  deviation")
+    for name, one in list(found.spreads.headline.items())[:_HEADLINES]:
+        print(f"  {name:14} {' '.join(f'{value:7.4f}' for value in one.runs)} {one.mean:7.4f}    {one.deviation:7.4f}")
+    for title, rows in (("type", found.spreads.per_type), ("tissue", found.spreads.per_tissue)):
+        columns = list(dict.fromkeys(name for cells in rows.values() for name in cells if name != "images"))[:_COLUMNS]
+        if columns:
+            print(f"  {title:14} {'   '.join(f'{name:>16}' for name in columns)}")
+        for name, cells in rows.items():
+            said = (f"{cells[column].mean:7.4f} ± {cells[column].deviation:6.4f}" for column in columns)
+            print(f"  {name:14} {'   '.join(said)}".rstrip())
+    print(f"report: {out / 'report.html'}" if out else "no report is written; --out DIR writes one")
+    return 0
+
+
 @evaluation.command(name="compare", usage="Usage: nuclens evaluate compare A B TRUTH --protocol NAME [OPTIONS]")
 def evaluate_compare(
     first: Annotated[Path, Parameter(name="A")],
@@ -109,7 +167,7 @@ def evaluate_compare(
     /,
     *,
     protocol: str,
-    known: Known = _NOTHING,
+    known: Scored = _PLAIN,
     out: Path | None = None,
 ) -> int:
     """Compare two predictions image by image.
@@ -177,7 +235,17 @@ def evaluate_ceiling(
 
 def _options(known: Known) -> EvaluateOptions:
     from nuclens.core.evaluation import Resampling
-    from nuclens.jobs.evaluate import EvaluateOptions
+    from nuclens.jobs.source import EvaluateOptions
 
-    resampling = Resampling(seed=known.seed)
-    return EvaluateOptions(known.dataset or "", known.split or "", known.mpp, known.types, known.repaired, resampling)
+    options = EvaluateOptions(
+        known.dataset or "", known.split or "", known.mpp, known.types, known.repaired, Resampling(seed=known.seed)
+    )
+    if not isinstance(known, Scored):
+        return options
+    renames = []
+    for entry in known.map or ():
+        own, _, name = (part.strip() for part in entry.partition("="))
+        if not own or not name:
+            raise InputError(f"--map {entry}: wanted the prediction's name = the truth's, as tumour=neoplastic")
+        renames.append((own, name))
+    return replace(options, renames=tuple(renames), workers=known.workers or 0)

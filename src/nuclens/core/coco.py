@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64, Integer
+from jaxtyping import Float32, Float64, Int32, Int64, Integer
 
-from nuclens.core.contours import ramps, ring_offsets
+from nuclens.core.contours import outlines, polygon_areas, ramps, rasterise, ring_offsets
+from nuclens.core.predictions import Prediction, front_first
 from nuclens.core.records import FARTHEST
 
 UNTYPED_NAME = "nucleus"  # the category of nuclei without a type, as COCO has none for them
@@ -102,6 +105,76 @@ def run_pixels(runs: Int64[np.ndarray, "runs 2"], shape: tuple[int, int]) -> Int
     columns, rows = np.divmod(np.repeat(runs[:, 0], runs[:, 1]) + ramps(runs[:, 1]), height)
     pixels: Int64[np.ndarray, "p"] = np.sort(rows * width + columns)
     return pixels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mark:
+    """One nucleus as COCO has it.
+
+    Attributes:
+        parts: Corners (row, column) of its parts; none where it is a mask.
+        runs: First pixel and length of the runs of a mask.
+        type: Type id; 0 where none is told.
+        score: NaN where none is told.
+    """
+
+    parts: list[Float64[np.ndarray, "_ 2"]]
+    runs: Int64[np.ndarray, "runs 2"] | None
+    type: int
+    score: float
+
+
+def drawn_marks(marks: Sequence[Mark], shape: tuple[int, int], names: tuple[str, ...]) -> Prediction:
+    """The nuclei of one image on its pixels: the highest score is in front, of equal ones the first.
+
+    Args:
+        marks: Mark k becomes label k + 1.
+        shape: Height and width of the image.
+        names: Of the types.
+    """
+    scores = np.array([one.score for one in marks], np.float32)
+    order = front_first(scores)
+    parts = [(rank, part) for rank, row in enumerate(order, 1) for part in marks[row].parts]
+    rings = [part.astype(np.float32) for _, part in parts]
+    polygons = np.array([0, *(rank for rank, _ in parts)], np.int32)[
+        rasterise(np.concatenate([np.zeros((0, 2), np.float32), *rings]), _ends(rings), shape)
+    ]
+    masks: Int32[np.ndarray, "h w"] = np.zeros(shape, np.int32)
+    for rank in range(len(order), 0, -1):
+        runs = marks[order[rank - 1]].runs
+        if runs is not None:
+            masks.reshape(-1)[run_pixels(runs, shape)] = rank
+    ranks = np.where((polygons > 0) & (masks > 0), np.minimum(polygons, masks), polygons + masks)
+    return Prediction(
+        labels=np.append(0, order + 1).astype(np.int32)[ranks],
+        types=np.array([0, *(one.type for one in marks)], np.uint8),
+        names=names,
+        scores=np.append(np.float32(0), scores),
+    )
+
+
+def outlines_of(
+    marks: Sequence[Mark], shape: tuple[int, int]
+) -> tuple[Float32[np.ndarray, "v 2"], Int64[np.ndarray, "marks+1"]]:
+    """Outline of the largest part of every nucleus, and where each begins."""
+    rings = [_outline(one, shape) for one in marks]
+    return np.concatenate([np.zeros((0, 2), np.float32), *rings]), _ends(rings)
+
+
+def _outline(mark: Mark, shape: tuple[int, int]) -> Float32[np.ndarray, "v 2"]:
+    if mark.runs is None:
+        areas = polygon_areas(np.concatenate(mark.parts), _ends(mark.parts))
+        return mark.parts[int(areas.argmax())].astype(np.float32)
+    rows, columns = np.divmod(run_pixels(mark.runs, shape), shape[1])
+    corner = np.array([rows.min(), columns.min()])
+    window = np.zeros((rows.max() - corner[0] + 1, columns.max() - corner[1] + 1), np.int32)
+    window[rows - corner[0], columns - corner[1]] = 1
+    ring: Float32[np.ndarray, "v 2"] = (outlines(window, 1)[0] + corner).astype(np.float32)
+    return ring
+
+
+def _ends(rings: list[Any]) -> Int64[np.ndarray, "ends"]:
+    return ring_offsets(np.array([len(ring) for ring in rings], np.int64))
 
 
 def _spelt_out(text: str) -> Int64[np.ndarray, "n"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -79,12 +80,14 @@ class Comparison:
         pred: Predicted nuclei of the same pixels.
         id: Name of the image.
         group: Patient or slide, where intervals are to be over those; empty makes the image its own group.
+        wordless: How many nuclei have a type that is none of those scored, by side and the type's name.
     """
 
     truth: Nuclei
     pred: Nuclei
     id: str = field(default="", kw_only=True)
     group: str = field(default="", kw_only=True)
+    wordless: Mapping[tuple[str, str], int] = field(default_factory=dict, kw_only=True)
     _near: dict[float, Pairs] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nuclens.core.errors import InputError
-from nuclens.core.protocol import ScoreTable
+from nuclens.core.protocol import ScoreTable, Spreads
 
 Range = tuple[float, float]
 
@@ -135,3 +135,24 @@ class Duel:
     drawn: str
     resampling: Resampling
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Folds:
+    """The runs of a protocol, each scored on the fold it was tested on, and what they have in common.
+
+    Attributes:
+        protocol: Name of the protocol.
+        version: Of the protocol.
+        averaging: How each value of a run is put together.
+        triples: Training, validation and test fold of each run.
+        runs: What is known of each run.
+        spreads: Mean and spread of every value.
+    """
+
+    protocol: str
+    version: str
+    averaging: dict[str, str]
+    triples: tuple[tuple[str, str, str], ...]
+    runs: tuple[Evaluation, ...]
+    spreads: Spreads

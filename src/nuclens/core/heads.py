@@ -10,6 +10,9 @@ from jaxtyping import Float32, Integer
 
 from nuclens.core.errors import ShapeError
 
+# While they learn, some networks give a second opinion of every head from halfway, named by this and the head's name.
+AUX = "aux."
+
 RawHeads: TypeAlias = dict[str, Integer[np.ndarray, "channels h w"]]
 
 

@@ -1,4 +1,7 @@
-"""Plug-ins by name: a module of a kind's folder that holds a `PLUGIN` is a plug-in of that name."""
+"""Plug-ins by name: a module of a kind's folder that holds a `PLUGIN` is a plug-in of that name.
+
+A module whose name begins with an underscore is what several plug-ins share, and none itself.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,9 @@ class Kind(Generic[P]):
         # Reading what every installed package offers takes milliseconds, and pictures ask again and again.
         folder = importlib.import_module(self.package)
         found: dict[str, str | EntryPoint] = {
-            info.name: f"{self.package}.{info.name}" for info in pkgutil.iter_modules(folder.__path__)
+            info.name: f"{self.package}.{info.name}"
+            for info in pkgutil.iter_modules(folder.__path__)
+            if not info.name.startswith("_")
         }
         for point in entry_points(group=self.package):
             if point.name in found:

@@ -9,6 +9,7 @@ from nuclens.core.contours import paint, polygon_areas, take_rings, trace, witho
 from nuclens.core.errors import InputError
 
 _MAX_ID = np.iinfo(np.int32).max
+_DENSE = 4  # ids up to so many times their number are ranked by a look-up array, which is faster than sorting
 
 
 def whole_numbers(array: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
@@ -73,11 +74,26 @@ def compact(labels: Integer[np.ndarray, "h w"]) -> tuple[Int32[np.ndarray, "h w"
     """
     flat = labels.reshape(-1)
     starts = np.flatnonzero(np.concatenate([np.ones(min(flat.size, 1), bool), flat[1:] != flat[:-1]]))
-    # Sorting one value per run of equal pixels instead of every pixel is ten times faster.
-    ids, rank = np.unique(flat[starts], return_inverse=True)
-    numbers = np.cumsum(ids != 0, dtype=np.int32) * (ids != 0)
+    # Looking at one value per run of equal pixels instead of every pixel is ten times faster.
+    numbers, ids = numbered(flat[starts])
     lengths = np.diff(starts, append=flat.size)
-    return np.repeat(numbers[rank], lengths).reshape(labels.shape), ids[ids != 0].astype(np.int64)
+    return np.repeat(numbers.astype(np.int32), lengths).reshape(labels.shape), ids
+
+
+def numbered(ids: Integer[np.ndarray, "values"]) -> tuple[Int64[np.ndarray, "values"], Int64[np.ndarray, "n"]]:
+    """Place of every id among all others but 0, ascending and from 1; 0 stays 0. And the ids themselves.
+
+    Example:
+        >>> numbered(np.array([90, 0, 7, 90]))
+        (array([2, 0, 1, 2]), array([ 7, 90]))
+    """
+    if ids.dtype.kind in "iu" and ids.min(initial=0) >= 0 and ids.max(initial=0) <= _DENSE * len(ids) + 1000:
+        present = np.zeros(int(ids.max(initial=0)) + 1, bool)
+        present[ids] = True
+        present[0] = False
+        return (np.cumsum(present) * present)[ids], np.flatnonzero(present)
+    found, rank = np.unique(ids, return_inverse=True)
+    return (np.cumsum(found != 0) * (found != 0))[rank], found[found != 0].astype(np.int64)
 
 
 def areas(labels: Int32[np.ndarray, "h w"], n: int) -> Int64[np.ndarray, "{n}"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Int64, Integer, Shaped, UInt8
 
 from nuclens.core.errors import InputError, ShapeError
 from nuclens.core.labels import compact
@@ -38,12 +38,8 @@ def merge(
     Source: Gamper et al., PanNuke dataset extension, 2020, and its evaluation script.
     """
     need_layers(layers)
-    flat = np.ascontiguousarray(layers).reshape(-1)
-    depth, size = layers.shape[2], layers.shape[0] * layers.shape[1]
-    # Layers in a row change a hundred times less often than there are pixels, so one look at the pixels is enough.
-    changes = np.flatnonzero(flat[depth:] != flat[:-depth]) // depth + 1 if depth else np.zeros(0, np.int64)
-    starts = np.concatenate([np.zeros(min(size, 1), np.int64), changes[np.diff(changes, prepend=0) > 0]])
-    seen = np.ascontiguousarray(flat.reshape(size, depth).take(starts, axis=0).T[:count], np.int64)
+    stretches, lengths = stretches_of(layers)
+    seen = np.ascontiguousarray(stretches.T[:count], np.int64)
     if seen.min(initial=0) < 0:
         raise InputError("layers: an id is negative; wanted 0 for background and ids from 1")
     if seen.max(initial=0) >= _LARGE:
@@ -54,9 +50,28 @@ def merge(
     kind = np.uint16 if len(seen) * high <= np.iinfo(np.uint16).max else np.int32
     types = np.repeat(np.arange(1, len(seen) + 1, dtype=np.uint8), high)
     types[::high] = 0
-    lengths = np.diff(starts, append=size)
     overlapping = bool(inside.sum(axis=0).max(initial=0) > 1)
     return np.repeat(labels.astype(kind), lengths).reshape(layers.shape[:2]), types, overlapping
+
+
+def stretches_of(
+    layers: Shaped[np.ndarray, "h w types"],
+) -> tuple[Shaped[np.ndarray, "stretches types"], Int64[np.ndarray, "stretches"]]:
+    """The pixels along the rows, each only where it differs from the one before, and how often each stands there.
+
+    Pixels change a hundred times less often than there are any, so whatever
+    follows is quick.
+
+    Example:
+        >>> stretches_of(np.array([[[3, 0], [3, 0], [0, 4]]]))
+        (array([[3, 0],
+               [0, 4]]), array([2, 1]))
+    """
+    flat = np.ascontiguousarray(layers).reshape(-1)
+    depth, size = layers.shape[2], layers.shape[0] * layers.shape[1]
+    changes = np.flatnonzero(flat[depth:] != flat[:-depth]) // depth + 1 if depth else np.zeros(0, np.int64)
+    starts = np.concatenate([np.zeros(min(size, 1), np.int64), changes[np.diff(changes, prepend=0) > 0]])
+    return flat.reshape(size, depth).take(starts, axis=0), np.diff(starts, append=size)
 
 
 def need_layers(layers: Any) -> None:

@@ -28,6 +28,10 @@ def memory() -> int | None:
 
 def peak_memory() -> int | None:
     """Most bytes this process has held in memory at once; None where the system does not say."""
+    # Linux's getrusage tells a process what its parent held before it began.
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     with suppress(ImportError):
         import resource
 

@@ -45,13 +45,13 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def npy_axes(path: Path) -> int:
-    """How many axes the array of a file has; 0 where it is none."""
+def npy_shape(path: Path) -> tuple[int, ...]:
+    """Shape that the array of a file claims; empty where it is none."""
     try:
         with path.open("rb") as file:
-            return len(npy_header(file)[0])
+            return npy_header(file)[0]
     except _DAMAGE:
-        return 0
+        return ()
 
 
 def open_npy(path: Path) -> Shaped[np.ndarray, "..."]:
@@ -63,7 +63,11 @@ def open_npy(path: Path) -> Shaped[np.ndarray, "..."]:
     need_file(path)
     try:
         with path.open("rb") as file:
-            npy_header(file)
+            shape, dtype = npy_header(file)
+            held = path.stat().st_size - file.tell()
+        # NumPy multiplies the sides in 64 bits, which overflow.
+        if math.prod(shape) * dtype.itemsize > held:
+            raise ValueError(f"{dtype} of shape {shape} in {held:,} bytes")
         array: Shaped[np.ndarray, "..."] = np.load(path, mmap_mode="r", allow_pickle=False)
     except _DAMAGE as error:
         raise DataError(f"{path}: no array that can be read ({_line(error)}); save it again as numbers") from error

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, Integer
 
 from nuclens.core.errors import InputError, ShapeError
-
-_DENSE = 4  # ids up to so many times the number of runs are ranked by a look-up array, which is faster than sorting
+from nuclens.core.labels import numbered
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,7 +131,10 @@ def runs_of(truth: Integer[np.ndarray, "h w"], pred: Integer[np.ndarray, "h w"])
     changes[:: max(truth.shape[1], 1)] = True
     starts = np.flatnonzero(changes)
     lengths = np.diff(starts, append=truth.size)
-    (truth_rows, truth_ids), (pred_rows, pred_ids) = (_numbered(ids[starts]) for ids in flat)
+    seen = [ids[starts] for ids in flat]
+    if (low := min(int(ids.min(initial=0)) for ids in seen)) < 0:
+        raise InputError(f"overlap: a label is negative ({low}); wanted 0 for background and ids from 1")
+    (truth_rows, truth_ids), (pred_rows, pred_ids) = map(numbered, seen)
     return Runs((truth.shape[0], truth.shape[1]), starts, lengths, truth_rows, pred_rows, truth_ids, pred_ids)
 
 
@@ -178,18 +180,3 @@ def need_same_shape(truth: Integer[np.ndarray, "..."], pred: Integer[np.ndarray,
     """
     if truth.shape != pred.shape:
         raise ShapeError(f"label maps: truth is {truth.shape}, pred is {pred.shape}; wanted two maps of one image")
-
-
-def _numbered(ids: Integer[np.ndarray, "runs"]) -> tuple[Int64[np.ndarray, "runs"], Int64[np.ndarray, "n"]]:
-    """Number of each run's nucleus, 0 where it is background, and the ids in ascending order."""
-    low, high = int(ids.min(initial=0)), int(ids.max(initial=0))
-    if low < 0:
-        raise InputError(f"overlap: a label is negative ({low}); wanted 0 for background and ids from 1")
-    if high > _DENSE * len(ids) + 1000:
-        found, rows = np.unique(np.append(ids.astype(np.int64), 0), return_inverse=True)
-        return rows[:-1], found[1:]
-    present = np.zeros(high + 1, bool)
-    present[ids] = True
-    present[0] = False
-    numbers = np.cumsum(present) * present
-    return numbers[ids], np.flatnonzero(present)

@@ -135,38 +135,75 @@ class Spread:
 
     Attributes:
         mean: Over the runs where it is defined, as papers print it.
-        deviation: Sample standard deviation; NaN for fewer than two runs.
+        deviation: Sample standard deviation, which divides by one less than there are runs; NaN for fewer than two.
         low: Least.
         high: Largest.
+        runs: The value of each run; NaN where it is undefined.
     """
 
     mean: float
     deviation: float
     low: float
     high: float
+    runs: tuple[float, ...]
 
 
-def spread(tables: Sequence[ScoreTable]) -> dict[str, Spread]:
-    """Mean and spread of every headline value over the runs of a protocol, such as PanNuke's three.
+@dataclass(frozen=True, slots=True)
+class Spreads:
+    """Every value of a protocol over several runs.
+
+    Attributes:
+        headline: By name of the value.
+        per_type: By type and value.
+        per_tissue: By tissue and value; only of tissues that have images.
+    """
+
+    headline: dict[str, Spread]
+    per_type: dict[str, dict[str, Spread]]
+    per_tissue: dict[str, dict[str, Spread]]
+
+
+def spread(tables: Sequence[ScoreTable]) -> Spreads:
+    """Mean and spread of every value over the runs of a protocol, such as PanNuke's three.
 
     Raises:
-        InputError: There are no tables, or they are of different protocols.
+        InputError: There are no tables, or they are of different protocols or types.
 
     Example:
         >>> runs = [ScoreTable("pannuke", "1", "", {}, 1, 9, 9, {"mPQ": value}) for value in (0.4, 0.5, 0.6)]
-        >>> round(spread(runs)["mPQ"].mean, 6), round(spread(runs)["mPQ"].deviation, 6)
+        >>> found = spread(runs).headline["mPQ"]
+        >>> round(found.mean, 6), round(found.deviation, 6)
         (0.5, 0.1)
     """
-    if len({(table.protocol, table.version) for table in tables}) != 1:
+    if len({(table.protocol, table.version, tuple(table.headline), tuple(table.per_type)) for table in tables}) != 1:
         raise InputError("spread: got tables of no or several protocols; wanted the runs of one")
-    found = {}
-    for name in tables[0].headline:
-        values = np.array([table.headline[name] for table in tables])
-        values = values[np.isfinite(values)]
-        deviation = float(values.std(ddof=1)) if len(values) > 1 else np.nan
-        ends = (float(values.min()), float(values.max())) if len(values) else (np.nan, np.nan)
-        found[name] = Spread(float(values.mean()) if len(values) else np.nan, deviation, *ends)
-    return found
+    tissues = {name for table in tables for name, cells in table.per_tissue.items() if cells.get("images")}
+    by_tissue = {name: cells for name, cells in tables[0].per_tissue.items() if name in tissues}
+    for table in tables[1:]:
+        by_tissue |= {name: table.per_tissue[name] for name in table.per_tissue if name in tissues - by_tissue.keys()}
+
+    def over(cells: Sequence[dict[str, float]], names: Sequence[str]) -> dict[str, Spread]:
+        return {name: _spread([one.get(name, np.nan) for one in cells]) for name in names}
+
+    return Spreads(
+        headline=over([table.headline for table in tables], list(tables[0].headline)),
+        per_type={
+            kind: over([table.per_type[kind] for table in tables], list(cells))
+            for kind, cells in tables[0].per_type.items()
+        },
+        per_tissue={
+            tissue: over([table.per_tissue.get(tissue, {}) for table in tables], list(cells))
+            for tissue, cells in by_tissue.items()
+        },
+    )
+
+
+def _spread(runs: Sequence[float]) -> Spread:
+    values = np.array(runs)
+    values = values[np.isfinite(values)]
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else np.nan
+    ends = (float(values.min()), float(values.max())) if len(values) else (np.nan, np.nan)
+    return Spread(float(values.mean()) if len(values) else np.nan, deviation, *ends, tuple(runs))
 
 
 def _changed(measures: tuple[Measure, ...], option: str, value: Any) -> tuple[Measure, ...]:

@@ -43,15 +43,12 @@ def geometry_faults(geometries: Sequence[Any]) -> list[list[Fault]]:
     found: list[list[Fault]] = []
     shapes = []
     for row, geometry in enumerate(geometries):
-        found.append(list(_spelling(geometry)))
-        kind = geometry.get("type") if isinstance(geometry, dict) else None
-        if not found[row] and kind in ("Polygon", "MultiPolygon"):
-            parts = _parts(geometry)
-            found[row] += _rings(parts)
-            if not found[row]:
-                shapes.append((row, _shape(parts)))
-            if kind == "MultiPolygon" and len(parts) == 1:
-                found[row].append(("one part", "is a MultiPolygon with one part"))
+        parts: list[list[Float64[np.ndarray, "_ 2"]]] = []
+        found.append(list(_spelling(geometry, parts)))
+        if parts and not found[row]:
+            shapes.append((row, _shape(parts)))
+        if len(parts) == 1 and geometry["type"] == "MultiPolygon":
+            found[row].append(("one part", "is a MultiPolygon with one part"))
     polygons = np.array([shape for _, shape in shapes], object)
     for place in np.flatnonzero(~importable(polygons)).tolist():
         row, shape = shapes[place]
@@ -59,8 +56,8 @@ def geometry_faults(geometries: Sequence[Any]) -> list[list[Fault]]:
     return found
 
 
-def _spelling(geometry: Any) -> Iterator[Fault]:
-    """Faults that can be told without geometry."""
+def _spelling(geometry: Any, parts: list[list[Float64[np.ndarray, "_ 2"]]]) -> Iterator[Fault]:
+    """Faults that can be told without geometry; the rings of a polygon's parts go into `parts`."""
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     if kind not in GEOMETRIES:
         yield "geometry", f"is {str(kind or geometry)[:80]!r}"
@@ -80,7 +77,8 @@ def _spelling(geometry: Any) -> Iterator[Fault]:
             elif len(points) < _FEWEST.get(kind, 0):
                 yield "ring", "has too few points"
         else:
-            _parts(geometry)
+            parts += _parts(geometry)
+            yield from _rings(parts)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         yield "coordinates", f"has coordinates that are no rings of points: {error}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Integer, UInt8
@@ -13,7 +13,7 @@ from nuclens.core.comparison import Comparison, Nuclei, from_layers
 from nuclens.core.layers import need_layers
 from nuclens.core.predictions import Prediction
 from nuclens.core.types import Sample
-from nuclens.core.vocabulary import Vocabulary
+from nuclens.core.vocabulary import Vocabulary, plain
 
 _MOSTLY = 0.5  # share of a nucleus in places to be ignored from which it is ignored itself
 
@@ -68,13 +68,13 @@ class Joined(Sequence[Comparison]):
         truth: What is right.
         pred: What is scored; has the images of the truth, by the same names.
         words: What types mean.
-        wordless: How many nuclei had a type that means nothing here, by side and name; grows as images are read.
+        renames: What a type of the prediction is called instead, by its plain name.
     """
 
     truth: Side
     pred: Side
     words: Vocabulary = Vocabulary()  # noqa: RUF009 - it is frozen
-    wordless: Counter[tuple[str, str]] = field(default_factory=Counter)
+    renames: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -93,22 +93,35 @@ class Joined(Sequence[Comparison]):
         truth = self.truth.read(name, None)
         pred = self.pred.read(name, truth)
         tissue = self.truth.tissues.get(name, "")
-        left = _without_ignored(pred.nuclei, truth.ignore)
-        sides = self._typed("truth", truth.nuclei, tissue), self._typed("prediction", left, "")
+        left = _without_ignored(self._renamed(pred.nuclei), truth.ignore)
+        tables = self._table(truth.nuclei), self._table(left)
+        sides = self._typed(truth.nuclei, tables[0], tissue), self._typed(left, tables[1], "")
         rgb = truth.rgb if truth.rgb is not None else pred.rgb
-        return rgb, Comparison(*sides, id=name, group=self.truth.groups.get(name, ""))
+        wordless = {
+            (side, kind): count
+            for side, nuclei, table in zip(("truth", "prediction"), (truth.nuclei, left), tables, strict=True)
+            for kind, count in _wordless(nuclei, table).items()
+        }
+        return rgb, Comparison(*sides, id=name, group=self.truth.groups.get(name, ""), wordless=wordless)
 
-    def _typed(self, side: str, nuclei: Prediction, tissue: str) -> Nuclei:
-        """Nuclei with type ids of the common words."""
+    def _renamed(self, nuclei: Prediction) -> Prediction:
+        if not self.renames:
+            return nuclei
+        return replace(nuclei, names=tuple(self.renames.get(plain(name), name) for name in nuclei.names))
+
+    def _table(self, nuclei: Prediction) -> UInt8[np.ndarray, "types"]:
+        """The id among the common words of every type that occurs or has a name; empty where nothing is typed."""
         if not self.words.names:
+            return np.zeros(0, np.uint8)
+        table = np.zeros(max(len(nuclei.names), int(nuclei.types.max(initial=0))) + 1, np.uint8)
+        table[: len(nuclei.names) + 1] = self.words.ids(nuclei.names)
+        return table
+
+    def _typed(self, nuclei: Prediction, table: UInt8[np.ndarray, "types"], tissue: str) -> Nuclei:
+        """Nuclei with type ids of the common words."""
+        if not len(table):
             return Nuclei(nuclei.labels, tissue=tissue)
-        table = self.words.ids(nuclei.names)
-        table = np.pad(table, (0, max(0, int(nuclei.types.max(initial=0)) + 1 - len(table))))
         types = table[nuclei.types]
-        for kind in np.unique(nuclei.types[types == 0]).tolist():
-            if kind:
-                name = nuclei.names[kind - 1] if kind <= len(nuclei.names) else str(kind)
-                self.wordless[side, name] += int((nuclei.types == kind).sum())
         if nuclei.layers is not None:
             return from_layers(_mapped(nuclei.layers, table, len(self.words.names)), tissue)
         shares = None
@@ -129,6 +142,13 @@ def of_sample(sample: Sample, names: tuple[str, ...]) -> Scene:
 def shape_of(scene: Scene) -> tuple[int, int]:
     """Height and width of an image."""
     return scene.nuclei.labels.shape[0], scene.nuclei.labels.shape[1]
+
+
+def _wordless(nuclei: Prediction, table: UInt8[np.ndarray, "types"]) -> Counter[str]:
+    """How many nuclei have a type without a word, by its name."""
+    lost = nuclei.types[nuclei.types > 0]
+    lost = lost[table[lost] == 0] if len(table) else lost[:0]
+    return Counter(nuclei.names[kind - 1] if kind <= len(nuclei.names) else str(kind) for kind in lost.tolist())
 
 
 def _without_ignored(nuclei: Prediction, ignore: Bool[np.ndarray, "h w"] | None) -> Prediction:

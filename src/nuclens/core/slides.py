@@ -191,6 +191,16 @@ def picture_suffixes() -> list[str]:
     return sorted({suffix for name in READERS.names() for suffix in READERS.get(name).suffixes})
 
 
+def companions(path: Path) -> list[Path]:
+    """Further files of the slide that a file belongs to, as its reader knows them; none for most.
+
+    Raises:
+        UnreadableImageError: Some that must be there are not; the text lacks the path.
+    """
+    readers = (READERS.get(name) for name in readers_of(path.suffix.lower()))
+    return [part for reader in readers if hasattr(reader, "companions") for part in reader.companions(path)]
+
+
 def file_digest(path: Path, *parts: Path) -> str:
     """SHA-256 of a file of any size; of the digests of all, sorted, where a slide lies in several."""
     digests = []

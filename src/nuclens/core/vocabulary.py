@@ -39,16 +39,22 @@ class Vocabulary:
             >>> words.means("Tumor"), words.means("2"), words.means("stroma")
             ('tumour', 'other', None)
         """
-        word = plain(name)
-        known = {plain(one): one for one in self.names} | dict(self.words or {})
-        if word.isascii() and word.isdigit() and word not in known and 0 < int(word) <= len(self.names):
-            return self.names[int(word) - 1]
-        return known.get(word)
+        return self._meant(name, self._known())
 
     def ids(self, own: Sequence[str]) -> UInt8[np.ndarray, "types"]:
         """The id here of someone's own type k at k; 0 at 0 and of types there is no word for."""
-        meant = [self.means(name) for name in own]
+        known = self._known()
+        meant = [self._meant(name, known) for name in own]
         return np.array([0, *(self.names.index(name) + 1 if name else 0 for name in meant)], np.uint8)
+
+    def _known(self) -> dict[str, str]:
+        return {plain(one): one for one in self.names} | dict(self.words or {})
+
+    def _meant(self, name: str, known: Mapping[str, str]) -> str | None:
+        word = plain(name)
+        if word.isascii() and word.isdigit() and word not in known and 0 < int(word) <= len(self.names):
+            return self.names[int(word) - 1]
+        return known.get(word)
 
 
 def vocabulary(

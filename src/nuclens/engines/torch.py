@@ -87,15 +87,21 @@ class TorchEngine:
             torch.set_num_threads(options.threads)
         card = model.card
         family = NETWORKS.get(card.network)
-        network = family.build(card.heads, family.options(**_tuples(card.network_options)))
+        # Without numbers: all of them come from the file, so none are drawn, and no backbone's are fetched.
+        with torch.device("meta"):
+            network = family.build(card.heads, family.options(**_tuples(card.network_options)))
         path = model.folder / WEIGHTS
         try:
             weights = load_file(path)
-            network.load_state_dict({name: value.float() for name, value in weights.items()}, strict=True)
+            network.load_state_dict({name: _single(value) for name, value in weights.items()}, strict=True, assign=True)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{path}: no weights for network {card.network!r}; export the run again") from error
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return TorchRunner(network.eval().to(device), card.heads, model, device)
+
+
+def _single(value: torch.Tensor) -> torch.Tensor:
+    return value.float() if value.is_floating_point() else value
 
 
 def _tuples(options: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class CellVit:
 
     suffix: ClassVar[str] = ".cellvit.json"
     endings: ClassVar[tuple[str, ...]] = (".json",)
+    nested: ClassVar[tuple[str, ...]] = ("cells.json", "cell_detection/cells.json")  # in the folder of a slide
     lost: ClassVar[tuple[str, ...]] = CELL_LOST
 
     def claims(self, path: Path) -> bool:

@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, Int64
 
-from nuclens.core.coco import FAULTS, UNTYPED_NAME, WANTED, parse_segmentation, run_pixels
-from nuclens.core.contours import outlines, polygon_areas, rasterise, ring_offsets
+from nuclens.core.coco import FAULTS, UNTYPED_NAME, WANTED, Mark, drawn_marks, outlines_of, parse_segmentation
+from nuclens.core.contours import polygon_areas
 from nuclens.core.errors import DataError
 from nuclens.core.json_files import first_keys, load_json, save_json
 from nuclens.core.maps import need_size
-from nuclens.core.predictions import Prediction, front_first
+from nuclens.core.predictions import Prediction
 from nuclens.core.records import Header, from_outlines, header_of, named_schema, need_outlines, parse_header
 from nuclens.core.schema import ClassSchema
 from nuclens.core.types import Frame, Instances
 
-_KEYS = {"info", "licenses", "images", "annotations", "categories", "image_id"}
+_KEYS = {"info", "licenses", "images", "annotations", "categories"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +75,7 @@ class Coco:
             raise DataError(f"{path}: {len(index.images)} images; wanted one: `nuclens evaluate` takes them all")
         [(name, shape)] = index.images.items()
         found = index.found(name)
-        rings = [_outline(one, shape) for one in found]
-        vertices = np.concatenate([np.zeros((0, 2), np.float32), *rings])
-        nuclei = from_outlines(index.schema, vertices, _ends(rings))
+        nuclei = from_outlines(index.schema, *outlines_of(found, shape))
         types = np.array([one.type for one in found], np.uint8)
         return replace(
             nuclei,
@@ -107,16 +104,6 @@ PLUGIN = Coco()
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """One annotation: corners of its parts, or runs of pixels."""
-
-    parts: list[Float64[np.ndarray, "_ 2"]]
-    runs: Int64[np.ndarray, "runs 2"] | None
-    type: int
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
 class _Index:
     """A parsed file: height and width of images, and annotations, both by the name of the image."""
 
@@ -127,7 +114,7 @@ class _Index:
     schema: ClassSchema
     header: Header | None
 
-    def found(self, name: str) -> list[_Found]:
+    def found(self, name: str) -> list[Mark]:
         """The nuclei of one image."""
         found = []
         for annotation in self.annotations[name]:
@@ -138,14 +125,14 @@ class _Index:
                 raise DataError(f"{self.path}: {said} makes no sense ({error!r}); {WANTED}") from error
         return found
 
-    def _found(self, annotation: Any, shape: tuple[int, int]) -> _Found:
+    def _found(self, annotation: Any, shape: tuple[int, int]) -> Mark:
         drawn, score = annotation["segmentation"], annotation.get("score", None if self.header else 1.0)
         if isinstance(drawn, dict):
             need_size(self.path, shape)
         parts, runs = parse_segmentation(drawn, shape)
         if runs is not None and not runs[:, 1].any():
             raise ValueError("a mask without pixels")
-        return _Found(parts, runs, self.types[annotation["category_id"]], np.nan if score is None else float(score))
+        return Mark(parts, runs, self.types[annotation["category_id"]], np.nan if score is None else float(score))
 
 
 def _index(path: Path) -> _Index:
@@ -177,40 +164,8 @@ def _index(path: Path) -> _Index:
 
 
 def _predict(index: _Index, name: str) -> Prediction:
-    found, shape = index.found(name), index.images[name]
-    need_size(index.path, shape)
-    scores = np.array([one.score for one in found], np.float32)
-    order = front_first(scores)
-    parts = [(rank, part) for rank, row in enumerate(order, 1) for part in found[row].parts]
-    rings = [part.astype(np.float32) for _, part in parts]
-    polygons = np.array([0, *(rank for rank, _ in parts)], np.int32)[
-        rasterise(np.concatenate([np.zeros((0, 2), np.float32), *rings]), _ends(rings), shape)
-    ]
-    masks: Int32[np.ndarray, "h w"] = np.zeros(shape, np.int32)
-    for rank in range(len(order), 0, -1):
-        runs = found[order[rank - 1]].runs
-        if runs is not None:
-            masks.reshape(-1)[run_pixels(runs, shape)] = rank
-    ranks = np.where((polygons > 0) & (masks > 0), np.minimum(polygons, masks), polygons + masks)
-    return Prediction(
-        labels=np.append(0, order + 1).astype(np.int32)[ranks],
-        types=np.array([0, *(one.type for one in found)], np.uint8),
-        names=index.schema.names,
-        scores=np.append(np.float32(0), scores),
-    )
-
-
-def _outline(found: _Found, shape: tuple[int, int]) -> Float32[np.ndarray, "v 2"]:
-    """The largest part."""
-    if found.runs is None:
-        areas = polygon_areas(np.concatenate(found.parts), _ends(found.parts))
-        return found.parts[int(areas.argmax())].astype(np.float32)
-    rows, columns = np.divmod(run_pixels(found.runs, shape), shape[1])
-    corner = np.array([rows.min(), columns.min()])
-    window = np.zeros((rows.max() - corner[0] + 1, columns.max() - corner[1] + 1), np.int32)
-    window[rows - corner[0], columns - corner[1]] = 1
-    ring: Float32[np.ndarray, "v 2"] = (outlines(window, 1)[0] + corner).astype(np.float32)
-    return ring
+    need_size(index.path, index.images[name])
+    return drawn_marks(index.found(name), index.images[name], index.schema.names)
 
 
 def _annotations(instances: Instances) -> list[dict[str, Any]]:
@@ -230,7 +185,3 @@ def _annotations(instances: Instances) -> list[dict[str, Any]]:
         }
         annotations.append(annotation)
     return annotations
-
-
-def _ends(rings: list[Any]) -> Int64[np.ndarray, "ends"]:
-    return ring_offsets(np.array([len(ring) for ring in rings], np.int64))

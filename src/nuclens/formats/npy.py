@@ -10,7 +10,7 @@ import numpy as np
 
 from nuclens.core.files import replacing
 from nuclens.core.maps import need_labels, painted
-from nuclens.core.npy import npy_axes, open_npy
+from nuclens.core.npy import npy_shape, open_npy
 from nuclens.core.predictions import Prediction, traced
 from nuclens.core.types import Instances
 
@@ -31,7 +31,7 @@ class Npy:
 
     def claims(self, path: Path) -> bool:
         """Whether it holds one label map."""
-        return npy_axes(path) == 2
+        return len(npy_shape(path)) == 2
 
     def write(self, path: Path, instances: Instances) -> None:
         """Draw all outlines.

@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Int32, Shaped, UInt8
+from jaxtyping import Int32, Int64, Shaped, UInt8
 
 from nuclens.core.contours import outlines, ring_offsets, take_rings
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.files import replacing
-from nuclens.core.labels import compact
+from nuclens.core.labels import compact, numbered
+from nuclens.core.layers import stretches_of
 from nuclens.core.maps import MAX_PIXELS, need_ids, need_size, painted
-from nuclens.core.npy import npy_axes, open_npy
+from nuclens.core.npy import npy_shape, open_npy
 from nuclens.core.predictions import Prediction
 from nuclens.core.records import from_outlines, named_schema
 from nuclens.core.types import Frame, Instances
 
 TYPES = ("Neoplastic", "Inflammatory", "Connective", "Dead", "Epithelial")
+_LARGE = 1 << 40  # ids from here on are ranked first, so that they can be multiplied
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,9 @@ class PanNuke:
     )  # fmt: skip
 
     def claims(self, path: Path) -> bool:
-        """Whether it holds an array of four axes."""
-        return npy_axes(path) == 4
+        """Whether it holds an array of four axes, the last longer than the two of CoNIC."""
+        shape = npy_shape(path)
+        return len(shape) == 4 and shape[3] > 2
 
     def write(self, path: Path, instances: Instances) -> None:
         """Draw all outlines, as those of one image; of one type, the first keeps the pixels.
@@ -80,8 +83,9 @@ class PanNuke:
         array = _open(path)
         if len(array) != 1:
             raise DataError(f"{path}: {len(array)} images; wanted one: `nuclens evaluate` takes them all")
-        layers, types = _layers(path, array, 0)
-        height, width, channels = layers.shape
+        numbers, lengths, types = _numbered(path, array, 0)
+        height, width, channels = (*array.shape[1:3], numbers.shape[1])
+        layers = np.repeat(numbers, lengths, axis=0).reshape(height, width, channels)
         maps = [outlines(np.ascontiguousarray(layers[..., k]), len(types) - 1) for k in range(channels)]
         begins = ring_offsets(np.concatenate([np.diff(offsets) for _, offsets in maps]))
         own = (types[1:].astype(np.int64) - 1) * (len(types) - 1) + np.arange(len(types) - 1)
@@ -97,7 +101,7 @@ class PanNuke:
         """Every image by its place; only what is called is read from the disk.
 
         In `labels` a later type hides an earlier one, as in PanNuke's script;
-        `layers` keeps both.
+        `layers` keeps both, where two overlap.
 
         Raises:
             DataError: It is no such array; on call, an id is negative or no whole number.
@@ -116,31 +120,32 @@ def _open(path: Path) -> Shaped[np.ndarray, "n h w c"]:
     return array
 
 
-def _layers(
+def _numbered(
     path: Path, array: Shaped[np.ndarray, "n h w c"], index: int
-) -> tuple[Int32[np.ndarray, "h w types"], UInt8[np.ndarray, "n+1"]]:
-    """Labels of one image by type, numbered in the order of their ids, and the type of each."""
+) -> tuple[Int32[np.ndarray, "stretches types"], Int64[np.ndarray, "stretches"], UInt8[np.ndarray, "n+1"]]:
+    """Stretches of one image with labels by type, numbered in the order of their ids, and the type of each label."""
     need_size(path, array.shape[1:3])
-    ids_by_type = np.moveaxis(need_ids(path, np.asarray(array[index])[..., :-1]), 2, 0)
-    filled = [k for k, layer in enumerate(ids_by_type) if layer.any()]  # most images lack most types
-    maps = [compact(ids_by_type[k]) for k in filled]
-    ids = np.concatenate([np.zeros(0, np.int64), *(own for _, own in maps)])
-    types = np.repeat(np.array(filled, np.uint8) + 1, [len(own) for _, own in maps]).astype(np.uint8)
-    order = np.lexsort((types, ids))
-    numbers = np.empty(len(ids), np.int32)
-    numbers[order] = np.arange(1, len(ids) + 1, dtype=np.int32)
-    layers = np.zeros(ids_by_type.shape, np.int32)
-    for k, (labels, _) in zip(filled, maps, strict=True):
-        layers[k] = np.append(np.int32(0), numbers[types == k + 1])[labels]
-    return np.moveaxis(layers, 0, 2), np.append(np.uint8(0), types[order])
+    found, lengths = stretches_of(array[index])
+    ids = need_ids(path, found[:, :-1]).astype(np.int64)
+    if ids.max(initial=0) >= _LARGE:
+        ids = compact(ids)[0].astype(np.int64)
+    # Nuclei of two types may have one id.
+    channels = ids.shape[1]
+    numbers, kept = numbered(np.where(ids > 0, ids * channels + np.arange(channels), 0).reshape(-1))
+    types = np.append(np.uint8(0), kept % channels + 1).astype(np.uint8)
+    return numbers.reshape(ids.shape).astype(np.int32), lengths, types
 
 
 def _predict(path: Path, array: Shaped[np.ndarray, "n h w c"], index: int) -> Prediction:
-    layers, types = _layers(path, array, index)
-    labels = np.zeros(layers.shape[:2], np.int32)
-    for k in np.unique(types[1:]) - 1:
-        labels = np.where(layers[..., k] > 0, layers[..., k], labels)
-    return Prediction(labels, types, _names(layers.shape[2]), layers=layers)
+    numbers, lengths, types = _numbered(path, array, index)
+    (height, width), channels = array.shape[1:3], numbers.shape[1]
+    inside = numbers > 0
+    last = channels - 1 - inside[:, ::-1].argmax(axis=1)
+    labels = np.repeat(numbers[np.arange(len(numbers)), last], lengths).reshape(height, width)
+    layers = None
+    if inside.sum(axis=1).max(initial=0) > 1:
+        layers = np.repeat(numbers, lengths, axis=0).reshape(height, width, channels)
+    return Prediction(labels, types, _names(channels), layers=layers)
 
 
 def _names(channels: int) -> tuple[str, ...]:

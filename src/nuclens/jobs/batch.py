@@ -8,6 +8,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
 from pathlib import Path
@@ -17,7 +18,7 @@ from nuclens.core.errors import InputError, NuclensError, UnknownPluginError, Un
 from nuclens.core.files import replacing
 from nuclens.core.flow import Stopwatch
 from nuclens.core.plan import scale_of
-from nuclens.core.slides import file_digest, open_image, picture_suffixes
+from nuclens.core.slides import companions, file_digest, open_image, picture_suffixes
 from nuclens.core.types import Progress
 from nuclens.jobs.journal import DiskJournal
 from nuclens.jobs.pictures import Area, Picture
@@ -155,7 +156,18 @@ def _matches(pattern: str | Path) -> list[Path]:
     found = sorted(part for part in listed if part.suffix.lower() in suffixes and part.is_file())
     if not found:
         raise InputError(f"{pattern}: no picture there; wanted files ending in {' '.join(suffixes)}")
-    return found
+    return _slides(found)
+
+
+def _slides(paths: list[Path]) -> list[Path]:
+    """The first file of every slide: levels of one may be files of their own."""
+    first, others = [], set[Path]()
+    for path in paths:
+        if path not in others:
+            first.append(path)
+            with suppress(UnreadableImageError, OSError):  # told when it is opened
+                others |= set(companions(path))
+    return first
 
 
 def _known(names: Sequence[str]) -> tuple[str, ...]:
@@ -184,8 +196,8 @@ def _before(path: Path, out: Path, request: dict[str, Any], strict: bool) -> Out
     mark = out / path.stem / DONE
     try:
         record = json.loads(mark.read_text(encoding="utf-8"))
-        wanted = request | {"image": file_digest(path)}
-    except (OSError, ValueError):
+        wanted = request | {"image": file_digest(path, *companions(path))}
+    except (OSError, ValueError, UnreadableImageError):
         return None
     made = record.get("request", {})
     differs = [name for name, value in wanted.items() if made.get(name) != value]
@@ -195,6 +207,9 @@ def _before(path: Path, out: Path, request: dict[str, Any], strict: bool) -> Out
     if strict and record["unreadable"]:
         text = f"{mark}: {len(record['unreadable'])} tiles could not be read; give --overwrite to try again"
         return Outcome(path, error=UnreadableImageError(text))
+    journal = DiskJournal(mark.parent / JOURNAL)
+    if journal.follows(record["plan"]):
+        journal.discard()  # the process ended between writing the record and this
     return Outcome(path, record, skipped=True)
 
 
@@ -249,7 +264,7 @@ def _opened(segmenter: Segmenter, path: Path, out: Path, options: BatchOptions) 
         with clock.stage("plan"):
             picture = replace(segmenter.picture(str(path), slide, options.mpp, options.area), clock=clock)
             journal = DiskJournal(out / path.stem / JOURNAL)
-            if options.overwrite and not journal.follows(picture.plan):
+            if options.overwrite and not journal.follows(json.loads(picture.plan.to_json())):
                 journal.discard()
             # There is nothing to go on with in a picture of one tile.
             if len(picture.tiles) > 1 or journal.folder.exists():

@@ -16,9 +16,11 @@ from nuclens.core.schema import UNTYPED, ClassSchema, NucleusType
 from nuclens.core.sides import Joined, Scene, Side
 from nuclens.core.types import Progress, truth_of
 from nuclens.core.vocabulary import Vocabulary
-from nuclens.jobs.evaluate import EvaluateOptions, fitted, reported, truth_side
-from nuclens.jobs.score import PROTOCOLS, tally
+from nuclens.jobs.evaluate import fitted
+from nuclens.jobs.score import PROTOCOLS
 from nuclens.jobs.segment import ENCODINGS
+from nuclens.jobs.source import EvaluateOptions, truth_side
+from nuclens.jobs.tally import tally
 from nuclens.jobs.uncertainty import with_intervals
 
 _MOST_LEAVES = 8
@@ -68,7 +70,7 @@ def ceiling(
     for name in encodings or ENCODINGS.names():
         joined = Joined(right, ideal_side(name, right), words)
         [adapted], _ = fitted([PROTOCOLS.get(protocol) if protocol else CEILING], joined, options)
-        counted = tally(reported(joined, report), [adapted])
+        counted = tally(joined, [adapted], report=lambda done: report(Progress("score", done, len(right.names))))
         found[name] = with_intervals(counted, replace(adapted, notes=()), options.resampling)
     return found
 

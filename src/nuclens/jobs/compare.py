@@ -8,18 +8,10 @@ from pathlib import Path
 
 from nuclens.core.evaluation import Duel
 from nuclens.core.types import Progress
-from nuclens.jobs.evaluate import (
-    FIGURES,
-    EvaluateOptions,
-    chosen,
-    fitted,
-    image_columns,
-    joined_sides,
-    reported,
-    wordless,
-)
+from nuclens.jobs.evaluate import FIGURES, chosen, fitted, image_columns, source_of, wordless
 from nuclens.jobs.results import prepare
-from nuclens.jobs.score import table, tally
+from nuclens.jobs.score import table
+from nuclens.jobs.source import EvaluateOptions, need_types
 from nuclens.jobs.uncertainty import differences, drawn_over
 from nuclens.report.duel import write_duel
 from nuclens.report.tables import write_json, write_rows
@@ -52,12 +44,15 @@ def compare(
         OutputError: `out` cannot be written to.
     """
     [one] = chosen(protocol)[:1]
-    first, second = (joined_sides(pred, truth, one, options) for pred in predictions)
+    sources = [source_of(pred, truth, options) for pred in predictions]
+    first, second = (source.joined(one) for source in sources)
     second = replace(second, words=first.words)
+    need_types([first, second], options)
     [adapted], notes = fitted([one], first, options)
     if out is not None:
         prepare(Path(out))
-    counted = [tally(reported(side, report), [FIGURES, adapted]) for side in (first, second)]
+    both = zip(sources, (first, second), strict=True)
+    counted = [source.tally(joined, [FIGURES, adapted], report) for source, joined in both]
     scores = table(counted[0], adapted)
     columns = [image_columns(one) for one in counted]
     found = Duel(
@@ -71,7 +66,7 @@ def compare(
         images={"id": columns[0]["id"], "first": columns[0]["pq"], "second": columns[1]["pq"]},
         drawn=drawn_over(counted[0])[1],
         resampling=options.resampling,
-        notes=(*notes, *scores.notes, *dict.fromkeys((*wordless(first), *wordless(second)))),
+        notes=(*notes, *scores.notes, *dict.fromkeys(note for one in counted for note in wordless(one))),
     )
     if out is not None:
         rows = ((name, *asdict(one).values()) for name, one in found.values.items())

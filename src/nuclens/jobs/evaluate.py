@@ -2,56 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nuclens.core.comparison import Comparison
-from nuclens.core.datasets import DATASETS
 from nuclens.core.errors import InputError
-from nuclens.core.evaluation import Evaluation, Resampling
+from nuclens.core.evaluation import Evaluation
 from nuclens.core.protocol import Measure, Protocol
-from nuclens.core.sides import Joined, Side
+from nuclens.core.sides import Joined
 from nuclens.core.types import Progress
-from nuclens.core.vocabulary import Vocabulary, vocabulary
 from nuclens.jobs.results import prepare
-from nuclens.jobs.score import METRICS, PROTOCOLS, Tally, tally
+from nuclens.jobs.score import PROTOCOLS
 from nuclens.jobs.segment import Segmenter
-from nuclens.jobs.sides import dataset_side, file_side, model_side, prediction_side
+from nuclens.jobs.source import EvaluateOptions, Source, need_types
+from nuclens.jobs.tally import METRICS, Tally
 from nuclens.jobs.uncertainty import drawn_over, with_intervals
 from nuclens.report.evaluation import write_report
 from nuclens.report.tables import write_tables
 
 ALL, REPORT = "all", "report.html"
-_PIXELS, _PLAIN, _SIZES = (Measure(name, (), "pooled") for name in ("semantic", "panoptic", "sizes"))
+_PLAIN, _SIZES = (Measure(name, (), "pooled") for name in ("panoptic", "sizes"))
 # What the figures of a report are made of, whatever the protocol.
-FIGURES = Protocol("figures", "1", "", "", (_PIXELS, _PLAIN, _SIZES))
+FIGURES = Protocol("figures", "1", "", "", (_PLAIN, _SIZES))
 _PALETTE = ((230, 60, 60), (70, 160, 255), (60, 200, 80), (250, 220, 60), (255, 140, 40), (190, 90, 220))
-_PEEK = 5  # images whose types are looked at to choose the words
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluateOptions:
-    """How something is evaluated.
-
-    Attributes:
-        dataset: Data set that the truth is a copy of; "" reads label maps and results of any format.
-        split: Official part of it, or a text file of names.
-        mpp: Micrometres per pixel; None takes the data set's.
-        tissues: PanNuke's `types.npy`, for arrays.
-        repaired: Leave out the known faults of the published scripts.
-        resampling: Of the intervals.
-    """
-
-    dataset: str = ""
-    split: str = ""
-    mpp: float | None = None
-    tissues: Path | None = None
-    repaired: bool = False
-    resampling: Resampling = Resampling()  # noqa: RUF009 - it is frozen
-
-
 _DEFAULTS = EvaluateOptions()
 
 
@@ -84,11 +58,13 @@ def evaluate(
         OutputError: `out` cannot be written to.
     """
     protocols = chosen(protocol)
-    joined = joined_sides(pred, truth, protocols[0], options)
+    source = source_of(pred, truth, options)
+    joined = source.joined(protocols[0])
+    need_types([joined], options)
     adapted, notes = fitted(protocols, joined, options)
     if out is not None:
         prepare(Path(out))
-    counted = tally(reported(joined, report), [FIGURES, *adapted])
+    counted = source.tally(joined, [FIGURES, *adapted], report)
     scores, skipped = [], []
     for one in adapted:
         try:
@@ -108,12 +84,17 @@ def evaluate(
         sizes=_sizes(counted),
         images=image_columns(counted),
         colors=_colors(joined),
-        notes=(*notes, *wordless(joined), *skipped),
+        notes=(*notes, *wordless(counted), *skipped),
     )
     if out is not None:
         write_tables(found, Path(out))
         write_report(found, Path(out) / REPORT, joined.seen)
     return found
+
+
+def source_of(pred: str | Path | Segmenter, truth: str | Path, options: EvaluateOptions) -> Source:
+    """Where the two sides are."""
+    return Source(pred if isinstance(pred, Segmenter) else Path(pred), Path(truth), options)
 
 
 def chosen(name: str) -> list[Protocol]:
@@ -123,46 +104,6 @@ def chosen(name: str) -> list[Protocol]:
         UnknownPluginError: There is none.
     """
     return [PROTOCOLS.get(one) for one in (PROTOCOLS.names() if name == ALL else (name,))]
-
-
-def joined_sides(
-    pred: str | Path | Segmenter, truth: str | Path, protocol: Protocol, options: EvaluateOptions
-) -> Joined:
-    """Both sides, joined by the names of their images, with the words that fit their types best.
-
-    Raises:
-        DataError: A file cannot be read, or the two sides are not of the same images.
-        InputError: A setting makes no sense.
-    """
-    right = truth_side(Path(truth), options)
-    if isinstance(pred, Segmenter):
-        left = model_side(pred, right, _first(options.mpp, right.mpp))
-    else:
-        left = prediction_side(Path(pred), right)
-    published = protocol.types
-    joined = Joined(right, left)
-    predicted, own = _types(joined.pred, joined), joined.truth.types or _types(joined.truth, joined)
-    if all(name.isdigit() for name in own):
-        own = published if own else ()
-    merged = DATASETS.get(options.dataset).card.merged if options.dataset else {}
-    return replace(joined, words=vocabulary(own, merged, predicted, published) if own else Vocabulary())
-
-
-def truth_side(path: Path, options: EvaluateOptions) -> Side:
-    """The truth, as a data set where it is one.
-
-    Raises:
-        DataError: It cannot be read.
-        InputError: A split is named of what is no data set.
-    """
-    dataset = options.dataset or ("folder" if (path / "images").is_dir() and (path / "labels").is_dir() else "")
-    if dataset:
-        if options.tissues is not None:
-            raise InputError(f"{options.tissues}: types.npy goes with arrays alone; a data set knows its tissues")
-        return dataset_side(dataset, path, options.split)
-    if options.split:
-        raise InputError(f"{path}: has no splits by itself; say which data set it is a copy of, with --dataset")
-    return file_side(path, options.tissues)
 
 
 def fitted(protocols: Sequence[Protocol], joined: Joined, options: EvaluateOptions) -> tuple[list[Protocol], list[str]]:
@@ -178,7 +119,7 @@ def fitted(protocols: Sequence[Protocol], joined: Joined, options: EvaluateOptio
         one = one if mpp is None else one.at(mpp)
         if names and one.types and one.types != names:
             note = f"types are the truth's, not those of the published tables: {', '.join(names)}"
-            one = replace(one, types=names, measures=_retyped(one.measures, len(names)), notes=(*one.notes, note))
+            one = replace(one.with_types(names), notes=(*one.notes, note))
         found.append(one)
     if not names:
         notes.append("the truth has no types: scores by type are undefined")
@@ -187,46 +128,16 @@ def fitted(protocols: Sequence[Protocol], joined: Joined, options: EvaluateOptio
 
 def resolution(joined: Joined, options: EvaluateOptions) -> float | None:
     """Micrometres per pixel, from whoever says it first."""
-    return _first(options.mpp, joined.truth.mpp, joined.pred.mpp)
+    said = (options.mpp, joined.truth.mpp, joined.pred.mpp)
+    return next((mpp for mpp in said if mpp is not None), None)
 
 
-def wordless(joined: Joined) -> list[str]:
+def wordless(counted: Tally) -> list[str]:
     """What to say about nuclei whose type has no counterpart."""
     return [
         f"{count:,} nuclei of the {side} are {name!r}, which is none of the scored types: they count as without type"
-        for (side, name), count in sorted(joined.wordless.items())
+        for (side, name), count in sorted(counted.wordless.items())
     ]
-
-
-def _first(*values: float | None) -> float | None:
-    return next((value for value in values if value is not None), None)
-
-
-def _types(side: Side, joined: Joined) -> tuple[str, ...]:
-    """Names of a side's types: those it declares, or those of its first images."""
-    if side.types:
-        return side.types
-    names: dict[str, None] = {}
-    for name in joined.truth.names[:_PEEK]:
-        scene = joined.truth.read(name, None)
-        scene = scene if side is joined.truth else side.read(name, scene)
-        names |= dict.fromkeys(scene.nuclei.names)
-    return tuple(names)
-
-
-def _retyped(measures: tuple[Measure, ...], count: int) -> tuple[Measure, ...]:
-    """Measures that tell so many types apart."""
-    return tuple(
-        replace(one, options=tuple((key, count if key == "types" else value) for key, value in one.options))
-        for one in measures
-    )
-
-
-def reported(joined: Joined, report: Callable[[Progress], None]) -> Iterator[Comparison]:
-    """The images of both sides, one by one."""
-    for place, image in enumerate(joined):
-        yield image
-        report(Progress("score", place + 1, len(joined)))
 
 
 def _colors(joined: Joined) -> dict[str, tuple[int, int, int]]:
@@ -248,6 +159,5 @@ def _sizes(counted: Tally) -> dict[str, list[float]]:
 def image_columns(counted: Tally) -> dict[str, list[Any]]:
     """Size, nuclei and plain panoptic quality of every image."""
     truth, pred = counted.nuclei.astype(int).T.tolist()
-    pixels = _parts(counted, _PIXELS).sum(axis=(1, 2)).astype(int).tolist()
     quality = METRICS.get("panoptic").scores(_parts(counted, _PLAIN))["pq"].tolist()
-    return {"id": list(counted.ids), "pixels": pixels, "truth": truth, "pred": pred, "pq": quality}
+    return {"id": list(counted.ids), "pixels": counted.pixels.tolist(), "truth": truth, "pred": pred, "pq": quality}

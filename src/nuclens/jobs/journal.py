@@ -93,10 +93,9 @@ class DiskJournal:
         with replacing(self.folder / PLAN) as path:
             path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
 
-    def follows(self, plan: Plan) -> bool:
-        """Whether it was begun with this plan."""
-        wanted: dict[str, object] = json.loads(plan.to_json())
-        return self._plan() == wanted
+    def follows(self, plan: dict[str, object]) -> bool:
+        """Whether it was begun with this plan, as its JSON has it."""
+        return self._plan() == plan
 
     def discard(self) -> None:
         """Remove it, if it is there."""

@@ -22,7 +22,8 @@ from nuclens.core.tissue_files import read_tissue
 from nuclens.core.types import Frame
 from nuclens.jobs.journal import Journal, MemoryJournal
 
-PLAIN_PIXELS = 100_000_000  # above it, and with more than one level, an input is a slide
+SLIDE_PIXELS = 36_000_000  # above it, and with more than one level, an input is a slide: its labels take 1.5 GB
+PLAIN_PIXELS = 100_000_000  # above it labels and overlay are not written, even where they are asked for
 _REGION = re.compile(r"\s*({0})\s*,\s*({0})\s*,\s*({0})\s*,\s*({0})\s*(px|um|µm)?\s*".format(r"-?\d+\.?\d*"))
 
 Pixels: TypeAlias = UInt8[np.ndarray, "h w 3"]
@@ -180,7 +181,7 @@ class Picture:
 
 def is_slide(slide: Slide) -> bool:
     """Whether an input is treated as a slide and not as a plain image."""
-    return len(slide.levels) > 1 or math.prod(slide.shape) > PLAIN_PIXELS
+    return len(slide.levels) > 1 or math.prod(slide.shape) > SLIDE_PIXELS
 
 
 def level_0(box: Box, scale: float) -> Box:

@@ -27,10 +27,10 @@ def predictions(path: str | Path, names: Sequence[str], format: str | None = Non
     the image; no prediction is kept.
 
     Args:
-        path: The folder of a run of Nuclens; a folder of files in one format, called like the images, with one of
-            `TAILS` or a format's suffix behind the name or not; or one file that holds all images, or the only one,
-            whatever it is called. Only in PanNuke's arrays images have places instead of names: the first is for the
-            first of `names`, unless those are the places themselves.
+        path: The folder of a run of Nuclens or of CellViT, with a folder for each image; a folder of files in one
+            format, called like the images, with one of `TAILS` or a format's suffix behind the name or not; or one
+            file that holds all images, or the only one, whatever it is called. Only in the arrays of PanNuke and CoNIC
+            images have places instead of names: the first is for the first of `names`, unless those are the places.
         names: Of the images, each once, without folder and ending.
         format: Name of the format, where files in several are in the folder, or the files do not tell it.
 
@@ -106,7 +106,9 @@ def _folder(folder: Path, name: str | None, names: Sequence[str]) -> list[tuple[
         several = ", ".join(f"{suffix} ({example})" for suffix, example in sorted(kinds.items()))
         raise InputError(f"{folder}: files in several formats: {several}; give format=..., or one folder for each")
     if not known:
-        raise DataError(f"{folder}: no predictions there; wanted a run of nuclens, or files in one format it reads")
+        raise DataError(
+            f"{folder}: no predictions there; wanted a run of nuclens or CellViT, or files in one format it reads"
+        )
     if len(known) == 1 and hasattr(known[0][1], "images"):
         return _file(known[0][0], name, names)
     return [(_stem(entry, plugin), entry.name, partial(_read, plugin, entry)) for entry, plugin in known]
@@ -115,9 +117,10 @@ def _folder(folder: Path, name: str | None, names: Sequence[str]) -> list[tuple[
 def _result(folder: Path, plugins: Iterable[Any]) -> tuple[Any, Path] | None:
     """The best result of one image in a folder of its own, and its format."""
     for plugin in plugins:
-        path = folder / (f"instances{plugin.suffix}" if plugin.suffix.startswith(".") else plugin.suffix)
-        if path.is_file():
-            return plugin, path
+        own = f"instances{plugin.suffix}" if plugin.suffix.startswith(".") else plugin.suffix
+        for name in (own, *getattr(plugin, "nested", ())):
+            if (folder / name).is_file():
+                return plugin, folder / name
     return None
 
 
@@ -133,9 +136,9 @@ def _plugin(path: Path, wanted: Any) -> Any:
 
 def _stem(path: Path, plugin: Any) -> str:
     """Name of a file without its ending, or without the format's longer suffix."""
-    if plugin.suffix.startswith(".") and path.name.lower().endswith(plugin.suffix):
-        return path.name[: -len(plugin.suffix)]
-    return path.stem
+    endings = sorted((plugin.suffix, *getattr(plugin, "endings", ())), key=len, reverse=True)
+    known = next((end for end in endings if end.startswith(".") and path.name.lower().endswith(end)), None)
+    return path.stem if known is None else path.name[: -len(known)]
 
 
 def _matched(path: Path, names: Sequence[str], found: list[tuple[str, str, Read]]) -> dict[str, Read]:

@@ -36,7 +36,7 @@ _AHEAD = 2  # tiles read ahead of the network by each thread that reads
 _BEHIND = 2  # tiles the network may be ahead of each thread that decodes
 _CORES_READ = 8  # that the network keeps busy with what one thread reads, JPEG 2000 included
 _CORES_DECODED = 4  # and with what one thread decodes
-_EVERYTHING = Area()
+_USUAL = Area()
 
 R = TypeVar("R")
 
@@ -61,7 +61,7 @@ class Segmenter:
     offset_px: tuple[int, int] = (0, 0)
     threads: int = 1
 
-    def picture(self, name: str, slide: Slide, mpp: float | None, area: Area = _EVERYTHING) -> Picture:
+    def picture(self, name: str, slide: Slide, mpp: float | None, area: Area = _USUAL) -> Picture:
         """Plan an opened input; `mpp` overrides what the file says.
 
         Raises:
@@ -156,13 +156,17 @@ def segment(
     *,
     model: str | Path | Segmenter = "default",
     mpp: float | None = None,
+    area: Area = _USUAL,
 ) -> Instances:
-    """Find every nucleus in a picture.
+    """Find every nucleus in a picture, or on the tissue of a slide, and hold them all in memory.
+
+    `segment_files` streams slides to files instead, and goes on after interruptions.
 
     Args:
         source: A file, or an array (h, w), (h, w, 3) or (h, w, 4).
         model: Name of a shipped model, folder of an exported one, or a loaded segmenter, which saves loading.
         mpp: Micrometres per pixel; overrides the file's own. Arrays need it.
+        area: Which part is searched.
 
     Raises:
         UnreadableImageError: The file is absent, damaged or no picture.
@@ -173,7 +177,7 @@ def segment(
     slide: Slide = array_slide(source, mpp) if isinstance(source, np.ndarray) else open_image(source)
     name = "array" if isinstance(source, np.ndarray) else str(source)
     with closing(slide):
-        picture = segmenter.picture(name, slide, mpp)
+        picture = segmenter.picture(name, slide, mpp, area)
         [result] = run(segmenter, [picture], lambda picture: concatenate(list(segmenter.result(picture))))
     if isinstance(result, NuclensError):
         raise result

@@ -15,10 +15,11 @@ from nuclens.core.evaluation import Evaluation
 from nuclens.core.files import replacing
 from nuclens.core.models import CARD
 from nuclens.core.types import Progress
-from nuclens.jobs.evaluate import EvaluateOptions, evaluate
+from nuclens.jobs.evaluate import evaluate
 from nuclens.jobs.export import export
 from nuclens.jobs.finetune import MINUTES, Own, tuned_recipe
 from nuclens.jobs.segment import load_model
+from nuclens.jobs.source import EvaluateOptions
 from nuclens.recipes import load_recipe
 from nuclens.report.curves import draw_curves
 from nuclens.report.filmstrip import draw_filmstrip

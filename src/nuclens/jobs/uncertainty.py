@@ -12,7 +12,8 @@ from nuclens.core.errors import InputError
 from nuclens.core.evaluation import Difference, Resampling, Scores
 from nuclens.core.protocol import Average, Measure, Protocol, ScoreTable
 from nuclens.core.statistics import bootstrap_weights, interval, permutation_p, swap_weights
-from nuclens.jobs.score import Tally, table, values
+from nuclens.jobs.score import table, values
+from nuclens.jobs.tally import Tally
 
 _FEWEST = 5  # groups: an interval over fewer says more about them than about the score
 _CELLS = 2_000_000  # of a table of weights at a time, so that memory does not grow with the images

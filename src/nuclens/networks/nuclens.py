@@ -10,30 +10,41 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nuclens.core.heads import Head
+from nuclens.networks._frame import Framed
+
+Size: TypeAlias = Literal["tiny", "small", "base"]
+# Of each size: channels at strides 2, 4, 8 and 16, and residual blocks downwards and upwards.
+SIZES: dict[Size, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
+    "tiny": ((8, 16, 32, 64), (1, 1, 2, 2), (1, 1, 1)),
+    "small": ((16, 32, 64, 128), (1, 2, 3, 2), (2, 1, 1)),
+    "base": ((32, 64, 128, 256), (1, 2, 4, 3), (2, 2, 1)),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class NuclensOptions:
-    """Shape of the network.
+    """Shape of the network: a named size, or one's own in part or in whole.
 
     Attributes:
         channels: Colour planes of the input.
+        size: What is not told below is this size's.
         widths: Channels at strides 2, 4, 8 and 16.
         blocks: Residual blocks of each stage, downwards.
         top_blocks: Residual blocks at strides 2, 4 and 8, upwards.
     """
 
     channels: int = 3
-    widths: tuple[int, ...] = (16, 32, 64, 128)
-    blocks: tuple[int, ...] = (1, 2, 3, 2)
-    top_blocks: tuple[int, ...] = (2, 1, 1)
+    size: Size = "small"
+    widths: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
+    top_blocks: tuple[int, ...] = ()
 
 
 class Unit(nn.Sequential):
@@ -56,34 +67,28 @@ class Residual(nn.Module):
         return F.relu(x + self.units(x))
 
 
-class NuclensNetwork(nn.Module):
+class NuclensNetwork(Framed):
     """The network; `forward` gives the heads' raw numbers at full resolution, activations not applied."""
 
     def __init__(self, heads: tuple[Head, ...], options: NuclensOptions) -> None:
-        super().__init__()
-        widths = options.widths
-        self.stride = 2 ** len(widths)
-        self.heads = heads
+        named = SIZES[options.size]
+        widths, downwards = options.widths or named[0], options.blocks or named[1]
+        # A single level has no way up, so an empty one is meant then.
+        upwards = options.top_blocks or (named[2] if len(widths) > 1 else ())
+        super().__init__(heads, stride=2 ** len(widths))
         sources = (4 * options.channels, *widths[:-1])
         self.stages = nn.ModuleList(
             nn.Sequential(Unit(source, width, stride=1 if level == 0 else 2), *_residuals(width, blocks))
-            for level, (source, width, blocks) in enumerate(zip(sources, widths, options.blocks, strict=True))
+            for level, (source, width, blocks) in enumerate(zip(sources, widths, downwards, strict=True))
         )
         self.laterals = nn.ModuleList(nn.Conv2d(deep, shallow, 1) for shallow, deep in itertools.pairwise(widths))
         self.tops = nn.ModuleList(
-            nn.Sequential(*_residuals(width, blocks))
-            for width, blocks in zip(widths[:-1], options.top_blocks, strict=True)
+            nn.Sequential(*_residuals(width, blocks)) for width, blocks in zip(widths[:-1], upwards, strict=True)
         )
-        self.head = nn.Conv2d(widths[0], 4 * sum(head.channels for head in heads), 3, padding=1)
+        self.head = nn.Conv2d(widths[0], 4 * self.outputs, 3, padding=1)
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n head h w"]]:
-        """Raw heads of normalised pixels, for any input size."""
-        height, width = x.shape[-2:]
-        bottom, right = -height % self.stride, -width % self.stride
-        # A graph is traced at a multiple of the stride and only ever meets such sizes.
-        odd = not torch.jit.is_tracing() and (bottom or right)  # type: ignore[no-untyped-call, attr-defined]
-        if odd:
-            x = F.pad(x, (0, right, 0, bottom), mode="replicate")
+    def pixels(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n outputs h w"]:
+        """All heads' channels, for sides that are multiples of the stride."""
         x = F.pixel_unshuffle(x, 2)
         levels = []
         for stage in self.stages:
@@ -91,15 +96,7 @@ class NuclensNetwork(nn.Module):
             levels.append(x)
         for lateral, top, level in zip(reversed(self.laterals), reversed(self.tops), levels[-2::-1], strict=True):
             x = top(level + F.interpolate(lateral(x), scale_factor=2.0, mode="bilinear", align_corners=False))
-        x = F.pixel_shuffle(self.head(x), 2)
-        if odd:
-            x = x[..., :height, :width]
-        # Split as rows of pixels, heads are slices of memory; split as pictures, OpenVINO copies channel by channel.
-        parts = torch.split(x.flatten(2), [head.channels for head in self.heads], dim=1)
-        return {
-            head.name: part.reshape(-1, head.channels, height, width)
-            for head, part in zip(self.heads, parts, strict=True)
-        }
+        return F.pixel_shuffle(self.head(x), 2)
 
 
 def _residuals(width: int, count: int) -> list[nn.Module]:

@@ -126,6 +126,10 @@ class OpenSlideReader:
         *(".tif", ".tiff", ".svs"),
     )
 
+    def companions(self, path: Path) -> list[Path]:
+        """Further files of a slide, as `companions` finds them."""
+        return companions(path)
+
     def open(self, path: Path) -> ScannedSlide:
         """Open a slide; pixels are decoded later.
 

@@ -31,10 +31,14 @@ class NetworkContract:
     Attributes:
         name: Of the plug-in under test.
         parameters: How many a network for `HEADS` has with default options: what it costs, said aloud.
+        tiny: Options of a network small enough to be run again and again.
+        golden: Mean absolute value of each of `HEADS` that the tiny network of seed 0 gives for seeded noise.
     """
 
     name: ClassVar[str]
     parameters: ClassVar[int]
+    tiny: ClassVar[dict[str, Any]] = {}
+    golden: ClassVar[tuple[float, ...]]
 
     @pytest.fixture(autouse=True)
     def one_thread(self) -> Iterator[None]:
@@ -44,16 +48,19 @@ class NetworkContract:
         yield
         torch.set_num_threads(threads)
 
-    def built(self, heads: tuple[Head, ...] = HEADS, seed: int = 0) -> nn.Module:
-        """A network with random weights, in evaluation mode."""
+    def built(self, heads: tuple[Head, ...] = HEADS, seed: int = 0, **options: Any) -> nn.Module:
+        """A tiny network with random weights, in evaluation mode."""
         torch.manual_seed(seed)
         family = _NETWORKS.get(self.name)
-        network: nn.Module = family.build(heads, family.options())
+        network: nn.Module = family.build(heads, family.options(**{**self.tiny, **options}))
         return network.eval()
 
     def test_size_is_as_stated(self) -> None:
         """A change that makes the network larger is seen."""
-        assert sum(part.numel() for part in self.built().parameters()) == self.parameters
+        family = _NETWORKS.get(self.name)
+        with torch.device("meta"):
+            network: nn.Module = family.build(HEADS, family.options())
+        assert sum(part.numel() for part in network.parameters()) == self.parameters
 
     def test_stride_is_a_whole_number(self) -> None:
         """Tiling asks the network for it."""
@@ -75,6 +82,42 @@ class NetworkContract:
         heads = (Head("distance", 3, "linear", 16),)
         values = _run(self.built(heads), _pixels(1, 32, 32))
         assert {name: value.shape[1] for name, value in values.items()} == {"distance": 3}
+
+    @pytest.mark.parametrize("channels", [1, 3, 6])
+    def test_any_number_of_colour_planes(self, channels: int) -> None:
+        """Grey pictures, coloured ones and those of a scanner with more planes."""
+        values = _run(self.built(channels=channels), _pixels(1, 40, 32, channels))
+        assert values[HEADS[0].name].shape == (1, HEADS[0].channels, 40, 32)
+
+    def test_numbers_are_those_of_the_day_it_was_written(self) -> None:
+        """The same seed gives the same network wherever it runs, until someone changes it on purpose."""
+        values = _run(self.built(), _pixels(2, 40, 48))
+        found = tuple(float(value.abs().mean()) for value in values.values())
+        assert found == pytest.approx(self.golden, rel=1e-3)
+
+    def test_half_precision_stays_near(self) -> None:
+        """In bfloat16, as it is trained where processors have it, nothing overflows and little moves."""
+        network, pixels = self.built(), _pixels(2, 64, 64)
+        exact = _run(network, pixels)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = _run(network, pixels)
+        for name, value in rounded.items():
+            assert value.isfinite().all()
+            assert (value - exact[name]).abs().mean() < 0.1 * exact[name].abs().mean(), name
+
+    def test_half_precision_can_be_learned_from(self) -> None:
+        """In bfloat16 every gradient is a number."""
+        network = self.built().train()
+        with torch.autocast("cpu", torch.bfloat16):
+            values = network(_pixels(2, 64, 64))
+        torch.autograd.backward([value.float().square().mean() for value in values.values()])
+        assert all(part.grad is not None and part.grad.isfinite().all() for part in network.parameters())
+
+    def test_one_image_can_be_learned_from(self) -> None:
+        """The smallest batch there is trains: statistics over a single picture are enough."""
+        values = self.built().train()(_pixels(1, 64, 64))
+        torch.autograd.backward([value.square().mean() for value in values.values()])
+        assert all(value.isfinite().all() for value in values.values())
 
     def test_gradient_reaches_every_parameter(self) -> None:
         """Nothing is carried along that learns nothing."""
@@ -107,14 +150,22 @@ class NetworkContract:
         other.load_state_dict(load_file(tmp_path / "weights.safetensors"), strict=True)
         _same(_run(network, pixels), _run(other, pixels))
 
+    def test_a_network_without_numbers_can_be_filled(self) -> None:
+        """Built on the `meta` device, where nothing is drawn or fetched, and given all its weights at once."""
+        network, pixels = self.built(), _pixels(1, 32, 48)
+        with torch.device("meta"):
+            other = self.built()
+        other.load_state_dict(network.state_dict(), strict=True, assign=True)
+        _same(_run(network, pixels), _run(other, pixels))
+
     def test_the_seed_decides_the_weights(self) -> None:
         """Weights come from torch's generator, so that a run can be repeated."""
         _same(self.built(seed=3).state_dict(), self.built(seed=3).state_dict())
 
 
-def _pixels(count: int, height: int, width: int) -> Float[Tensor, "count 3 height width"]:
+def _pixels(count: int, height: int, width: int, channels: int = 3) -> Float[Tensor, "count channels height width"]:
     """Normalised pixels as networks get them."""
-    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(0))
+    return torch.randn(count, channels, height, width, generator=torch.Generator().manual_seed(0))
 
 
 def _run(network: nn.Module, pixels: Float[Tensor, "n c h w"]) -> dict[str, Tensor]:

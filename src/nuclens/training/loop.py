@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from nuclens.training.faults import in_memory, need_finite
 from nuclens.training.inputs import normalised
 from nuclens.training.job import Hooks, Job, Report, begin_folder, pieces, timed
 from nuclens.training.log import LOG, Board, Log
-from nuclens.training.losses import LOSSES, Targets
+from nuclens.training.losses.terms import Targets, Term, build_terms
+from nuclens.training.optimisers import optimiser_of
 from nuclens.training.processes import fabric_of, launched, need_parts
 from nuclens.training.sampling import Batch, Sampler, Source, load_sources
-from nuclens.training.schedule import Schedule
+from nuclens.training.schedule import Schedule, schedule_of
 from nuclens.training.settings import ResolvedRecipe
-from nuclens.training.start import ENCODINGS, Course, begin, build
+from nuclens.training.start import ENCODINGS, Course, begin, build, heads_of
 from nuclens.training.state import CHECKPOINT, State, Tensors, checkpoint_of
 from nuclens.training.validation import Validator
 
@@ -33,6 +35,15 @@ BOARD = "tensorboard"
 
 
 _SILENT = Hooks()
+
+
+def terms_of(recipe: ResolvedRecipe) -> dict[str, Term]:
+    """The recipe's losses, each bound to its head.
+
+    Raises:
+        RecipeError: A name joins no head and loss that fit.
+    """
+    return build_terms([*recipe.losses], recipe.loss_options, heads_of(recipe))
 
 
 def fit(recipe: ResolvedRecipe, data: Path, out: Path, course: Course, hooks: Hooks | Report = _SILENT) -> State:
@@ -87,7 +98,9 @@ def work(fabric: Fabric, job: Job, hooks: Hooks) -> State:
         if first:
             begin_folder(job, sources)
         with Log(out / LOG, state.step, writes=first) as rows:
-            run = Run(fabric, Step(fabric, module, wrapped, recipe), state, (job, hooks), (sampler, rows))
+            run = Run(
+                fabric, Step(fabric, module, wrapped, recipe, terms_of(recipe)), state, (job, hooks), (sampler, rows)
+            )
             run.go(sources)
     return state
 
@@ -95,7 +108,7 @@ def work(fabric: Fabric, job: Job, hooks: Hooks) -> State:
 def blank(recipe: ResolvedRecipe) -> State:
     """Network and optimiser before the first step."""
     network = build(recipe).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return State(network, torch.optim.AdamW(network.parameters(), weight_decay=recipe.train.decay))
+    return State(network, optimiser_of(recipe, network.parameters()))
 
 
 class Run:
@@ -140,7 +153,7 @@ class Run:
             self._cool()
             if state.cooling:
                 last = sum(state.cooling)
-            rate = self.schedule.at(state.step)
+            rate = self.schedule.at(state.step, self.history)
             # Dropout is a matter of the step too, or a resumed run would draw other numbers.
             torch.manual_seed(hash((train.seed, state.step, self.fabric.global_rank)))
             terms, seconds = self.step(batch, rate, self.rows.seconds)
@@ -195,8 +208,7 @@ class Run:
                 self.schedule = self._schedule()
 
     def _schedule(self) -> Schedule:
-        train = self.recipe.train
-        return Schedule(train.rate, train.warm_up, *(self.state.cooling or ()))
+        return schedule_of(self.recipe, self.state.cooling)
 
     def _validator(self, sources: list[Source]) -> Validator | None:
         """Looks at what the recipe sets aside; the film shows training images where that is nothing."""
@@ -214,13 +226,15 @@ class Step:
         fabric: Devices and precision.
         module: The network, as Fabric wraps it.
         optimizer: Likewise.
-        recipe: Weights of the losses, and the largest norm of the gradient.
+        recipe: Weights of the losses, and the limit of the gradient.
+        terms: The losses.
     """
 
     fabric: Fabric
     module: Any
     optimizer: Any
     recipe: ResolvedRecipe
+    terms: Mapping[str, Term]
 
     def __call__(self, batch: Batch, rate: float, seconds: float) -> tuple[dict[str, float], float]:
         """Learn from a batch at a rate, unless its numbers are not finite.
@@ -262,14 +276,18 @@ class Step:
         return dict(zip(self.recipe.losses, self._terms(heads, targets).tolist(), strict=True))
 
     def _terms(self, heads: dict[str, Tensor], targets: Targets) -> Tensor:
-        return torch.stack([LOSSES[name](heads, targets) for name in self.recipe.losses])
+        return torch.stack([self.terms[name](heads, targets) for name in self.recipe.losses])
 
     def _clip(self) -> Tensor:
-        limit = self.recipe.train.clip
+        """Limit the gradient; its norm, where that is known from it, else 0."""
+        limit, by = self.recipe.train.clip, self.recipe.train.clip_by
+        if by == "value":
+            self.fabric.clip_gradients(self.module, self.optimizer, clip_val=limit)
+        if by != "norm":
+            return torch.zeros(())
         norm = self.fabric.clip_gradients(self.module, self.optimizer, max_norm=limit, error_if_nonfinite=False)
         return torch.as_tensor(norm)
 
 
 def _tensors(batch: Batch, device: torch.device) -> Targets:
-    tensors = {name: torch.from_numpy(value).to(device) for name, value in batch.items()}
-    return {name: value if name in ("rgb", "type") else value.float() for name, value in tensors.items()}
+    return {name: torch.from_numpy(value).to(device) for name, value in batch.items()}

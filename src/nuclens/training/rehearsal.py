@@ -15,7 +15,7 @@ from nuclens.training.budget import NO_END, ending_of
 from nuclens.training.cost import forward_flop, measures, parameters
 from nuclens.training.environment import digests
 from nuclens.training.faults import in_memory
-from nuclens.training.loop import Step, blank
+from nuclens.training.loop import Step, blank, terms_of
 from nuclens.training.processes import fabric_of
 from nuclens.training.sampling import Sampler, load_sources, missing_leaves
 from nuclens.training.settings import ResolvedRecipe
@@ -75,7 +75,7 @@ def rehearse(recipe: ResolvedRecipe, data: Path, course: Course) -> Rehearsal:
         module, optimizer = fabric.setup(state.network, state.optimizer)
         sources = load_sources(recipe, data)
         sampler = Sampler(recipe, ENCODINGS.get(recipe.encoding), sources, workers=course.workers)
-        step = Step(fabric, module, optimizer, recipe)
+        step = Step(fabric, module, optimizer, recipe, terms_of(recipe))
         took = list(_steps(step, sampler))[1:]
     pixels = sum(source.labels.size for source in sources)
     size = measures(recipe, state.network, pixels)

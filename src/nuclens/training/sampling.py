@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int32, UInt8
 
 from nuclens.core.datasets import DATASETS, Samples
 from nuclens.core.errors import InputError, RecipeError
@@ -19,6 +19,9 @@ from nuclens.core.machine import cores
 from nuclens.core.schema import ClassSchema, leaf_masks
 from nuclens.core.types import Sample, Truth, truth_of
 from nuclens.training.augment import placement, recolour, warp
+from nuclens.training.augment_fields import displacement, moved_centres, recentred
+from nuclens.training.augment_stain import Look, immuno, look_of, relooked
+from nuclens.training.balance import Draw, Place, draw_of, evened
 from nuclens.training.settings import DataSettings, ResolvedRecipe
 
 Batch = dict[str, np.ndarray]
@@ -35,6 +38,7 @@ class Source:
         outlined: Whether its outlines are learned.
         share: Weight of its data set divided by the pixels of the data set, times its own.
         id: Of the sample, behind the path of its data set.
+        look: Its stains and tones, where crops are to have those of others.
     """
 
     rgb: UInt8[np.ndarray, "h w 3"]
@@ -42,6 +46,7 @@ class Source:
     truth: Truth
     outlined: bool
     share: float
+    look: Look | None = None
     id: str = ""
 
 
@@ -59,7 +64,11 @@ def load_sources(recipe: ResolvedRecipe, root: Path, use: Use = "train") -> list
         pixels = sum(sample.labels.size for sample in samples)
         if not pixels and use == "train":
             raise RecipeError(f"data {data.path}: no image left to train on; exclude or validate fewer groups")
-        sources += [_source(sample, data, schema, pixels) for sample in samples]
+        shares = [data.share * sample.labels.size / pixels for sample in samples]
+        if recipe.train.balance == "tissue":
+            shares = evened(shares, [sample.tissue for sample in samples])
+        made = [_source(sample, data, schema, share) for sample, share in zip(samples, shares, strict=True)]
+        sources += [replace(one, look=look_of(one.rgb)) for one in made] if recipe.augment.restain else made
     return sources
 
 
@@ -125,13 +134,13 @@ def leaves_of(sample: Sample, data: DataSettings, schema: ClassSchema) -> UInt8[
     return masks
 
 
-def _source(sample: Sample, data: DataSettings, schema: ClassSchema, pixels: int) -> Source:
+def _source(sample: Sample, data: DataSettings, schema: ClassSchema, share: float) -> Source:
     truth = truth_of(sample.labels, leaves_of(sample, data, schema))
     labels = sample.labels.astype(np.float32)
     if sample.ignore is not None:
         labels[sample.ignore] = -1
-    share = data.share * sample.labels.size / pixels
-    return Source(sample.rgb, labels, truth, data.outlined and sample.outlined, share, f"{data.path}/{sample.id}")
+    id = f"{data.path}/{sample.id}"
+    return Source(sample.rgb, labels, truth, data.outlined and sample.outlined, share, id=id)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,6 +153,7 @@ class Sampler:
         sources: Where crops come from.
         part: Which of how many equal parts of every batch is made: that of one process of several.
         workers: Threads that make batches; 0 is half of the processors.
+        draw: Which of them is next.
     """
 
     recipe: ResolvedRecipe
@@ -151,15 +161,20 @@ class Sampler:
     sources: list[Source]
     part: tuple[int, int] = (0, 1)
     workers: int = 0
+    draw: Draw = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count what there is to draw from."""
+        object.__setattr__(self, "draw", draw_of(self.sources, self.recipe.train.balance))
 
     def batch(self, step: int) -> Batch:
         """Pixels `rgb` uint8 (n, h, w, 3), the encoding's targets, `known` and `outlined` uint8 (n, h, w)."""
-        crops = [self._crop(rng, source) for rng, source in self._drawn(step)]
+        crops = [self._crop(rng, source, focus) for rng, source, focus in self._drawn(step)]
         return {name: np.stack([crop[name] for crop in crops]) for name in crops[0]}
 
     def names(self, step: int) -> list[str]:
         """Ids of the images that the crops of a step are taken from."""
-        return [source.id for _, source in self._drawn(step)]
+        return [source.id for _, source, _ in self._drawn(step)]
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """Batches of a range of steps; the next ones are made while the caller works on the present one."""
@@ -175,30 +190,49 @@ class Sampler:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _drawn(self, step: int) -> Iterator[tuple[np.random.Generator, Source]]:
-        """Generator and image of each crop of this part of a step."""
-        shares = np.array([source.share for source in self.sources])
+    def _drawn(self, step: int) -> Iterator[tuple[np.random.Generator, Source, Place | None]]:
+        """Generator, image and place of each crop of this part of a step."""
         place, parts = self.part
         size = self.recipe.train.batch // parts
         for index in range(place * size, (place + 1) * size):
             rng = np.random.default_rng((self.recipe.train.seed, step, index))
-            yield rng, self.sources[rng.choice(len(shares), p=shares / shares.sum())]
+            chosen, focus = self.draw(rng)
+            yield rng, self.sources[chosen], focus
 
-    def _crop(self, rng: np.random.Generator, source: Source) -> Batch:
+    def _crop(self, rng: np.random.Generator, source: Source, focus: Place | None) -> Batch:
         size, augment = self.recipe.train.crop, self.recipe.augment
-        affine = placement(rng, (source.labels.shape[0], source.labels.shape[1]), size, augment)
-        rgb, labels = warp(source.rgb, source.labels, affine, size)
+        affine = placement(rng, (source.labels.shape[0], source.labels.shape[1]), size, augment, focus)
+        field = displacement(rng, size, augment)
+        rgb, labels = warp(source.rgb, source.labels, affine, size, field)
         known = labels >= 0
         # Centres were taken from the whole image, so cut nuclei still point at their own centre.
-        centres = (source.truth.centres[:, ::-1] @ affine[:, :2].T + affine[:, 2])[:, ::-1].astype(np.float32)
+        centres = moved_centres(source.truth.centres, affine, field)
+        if field is not None:
+            centres = recentred(labels, centres)
         targets: Batch = self.encoding.encode(Truth(labels.clip(0), source.truth.leaves, centres))
         outlined = known & source.outlined
         return {
-            "rgb": recolour(rng, rgb, augment),
+            "rgb": recolour(rng, self._restained(rng, rgb, labels, source), augment),
             "known": known.astype(np.uint8),
             "outlined": outlined.astype(np.uint8),
             **targets,
         }
+
+    def _restained(
+        self,
+        rng: np.random.Generator,
+        rgb: UInt8[np.ndarray, "h w 3"],
+        labels: Int32[np.ndarray, "h w"],
+        source: Source,
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        augment = self.recipe.augment
+        if augment.restain and rng.random() < augment.restain:
+            other = self.sources[rng.integers(len(self.sources))]
+            if source.look and other.look:
+                rgb = relooked(rgb, source.look, other.look, augment)
+        if augment.dab and rng.random() < augment.dab:
+            rgb = immuno(rng, rgb, labels)
+        return rgb
 
 
 def calibration_crops(recipe: ResolvedRecipe, root: Path, count: int = 40) -> UInt8[np.ndarray, "n h w 3"]:

@@ -6,33 +6,15 @@ import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from nuclens.core.card import DatasetNote
 from nuclens.core.errors import CheckpointError
 from nuclens.core.schema import ClassSchema, NucleusType
+from nuclens.training.augment_settings import AugmentSettings
+from nuclens.training.ranges import NOTHING_ELSE, Grey, NotNegative, Positive, Range
 
 RECIPE = "recipe.json"
-MIN_SIGMA, MAX_QUALITY = 0.3, 95
-Number = TypeVar("Number", int, float)
-_NOTHING_ELSE = {"extra": "forbid"}  # read where recipes are checked: a misspelt setting is a fault
-
-
-class Range:
-    """Bounds of a number, under pydantic's names: `gt`, `ge`, `lt`, `le`; read where recipes are checked."""
-
-    def __init__(self, **bounds: float) -> None:
-        self.bounds = bounds
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
-        """The number's own schema with the bounds added; pydantic asks for it by this name."""
-        return {**handler(source), **self.bounds}
-
-
-Positive = Annotated[Number, Range(gt=0)]
-NotNegative = Annotated[Number, Range(ge=0)]
-Share = Annotated[float, Range(ge=0, le=1)]
-Grey = Annotated[int, Range(ge=0, le=255)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +31,7 @@ class TypeSettings:
     color: tuple[Grey, Grey, Grey]
     leaves: tuple[str, ...]
 
-    __pydantic_config__ = _NOTHING_ELSE
+    __pydantic_config__ = NOTHING_ELSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,38 +63,7 @@ class DataSettings:
     test: tuple[str, ...] = ()
     test_split: str = ""
 
-    __pydantic_config__ = _NOTHING_ELSE
-
-
-@dataclass(frozen=True, slots=True)
-class AugmentSettings:
-    """Ranges of the augmentation; 0 switches a part off.
-
-    Attributes:
-        turn: Share of crops turned by any angle and scaled; the others only by right angles, which keeps them sharp.
-        scale: Largest relative enlargement or shrinking.
-        stain: Relative jitter of each stain's optical density.
-        stain_shift: Absolute jitter of each stain's optical density.
-        brightness: Relative jitter of all pixel values.
-        blur: Share of crops blurred.
-        blur_sigma: Largest blur, pixels; the smallest is `MIN_SIGMA`.
-        noise: Largest standard deviation of noise, grey levels.
-        jpeg: Share of crops sent through JPEG.
-        jpeg_quality: Lowest quality; the highest is `MAX_QUALITY`.
-    """
-
-    turn: Share = 0.5
-    scale: Share = 0.25
-    stain: Share = 0.3
-    stain_shift: Share = 0.05
-    brightness: Share = 0.1
-    blur: Share = 0.2
-    blur_sigma: Annotated[float, Range(ge=MIN_SIGMA)] = 1.5
-    noise: NotNegative[float] = 6.0
-    jpeg: Share = 0.2
-    jpeg_quality: Annotated[int, Range(ge=1, le=MAX_QUALITY)] = 40
-
-    __pydantic_config__ = _NOTHING_ELSE
+    __pydantic_config__ = NOTHING_ELSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +74,13 @@ class TrainSettings:
         steps: Where a run at constant rate ends.
         batch: Crops per step.
         crop: Side of a crop, pixels.
-        rate: Learning rate after the warm-up.
+        rate: Highest learning rate.
         warm_up: Steps of linear warm-up.
         decay: Weight decay.
-        clip: Largest gradient norm.
+        clip: Largest norm of the gradient, or of each of its values.
+        clip_by: Which of the two; "nothing" leaves the gradient as it is.
+        balance: Whether crops are drawn by "area", evenly over each "tissue" of a data set, or evenly over the kinds of
+            "type" label, around a nucleus of that kind.
         ema: Decay of the averaged weights, which are what is kept.
         save_every: Steps between checkpoints.
         seed: Of weights and crops; the same seed gives the same run.
@@ -142,8 +96,10 @@ class TrainSettings:
     ema: Annotated[float, Range(ge=0, lt=1)] = 0.998
     save_every: Positive[int] = 250
     seed: NotNegative[int] = 0
+    clip_by: Literal["norm", "value", "nothing"] = "norm"
+    balance: Literal["area", "tissue", "type"] = "area"
 
-    __pydantic_config__ = _NOTHING_ELSE
+    __pydantic_config__ = NOTHING_ELSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +130,7 @@ class RunSettings:
     best: Literal["pq", "loss"] = "pq"
     patience: NotNegative[int] = 0
 
-    __pydantic_config__ = _NOTHING_ELSE
+    __pydantic_config__ = NOTHING_ELSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +153,7 @@ class AboutSettings:
     limits: tuple[str, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
 
-    __pydantic_config__ = _NOTHING_ELSE
+    __pydantic_config__ = NOTHING_ELSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +168,10 @@ class ResolvedRecipe:
         leaves: Leaf classes.
         types: Types of the results.
         data: Where crops come from.
-        losses: Weight of each loss term.
+        losses: Weight of each term, named by its head and its loss.
+        loss_options: Options of some terms, by the term's name.
+        schedule: Name of the course of the learning rate, and its options.
+        optimiser: Name, and its options.
         augment: How crops are varied.
         train: The optimiser's course.
         run: When a run ends and how it is carried out.
@@ -229,12 +188,17 @@ class ResolvedRecipe:
     types: tuple[TypeSettings, ...]
     data: tuple[DataSettings, ...]
     losses: dict[str, NotNegative[float]]
+    loss_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    schedule: str = "constant"
+    schedule_options: dict[str, Any] = field(default_factory=dict)
+    optimiser: str = "adamw"
+    optimiser_options: dict[str, Any] = field(default_factory=dict)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     run: RunSettings = field(default_factory=RunSettings)
     about: AboutSettings = field(default_factory=AboutSettings)
 
-    __pydantic_config__ = _NOTHING_ELSE
+    __pydantic_config__ = NOTHING_ELSE
 
     @property
     def schema(self) -> ClassSchema:

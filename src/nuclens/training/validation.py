@@ -25,11 +25,12 @@ from nuclens.core.resample import read_working
 from nuclens.core.slides import ArraySlide
 from nuclens.core.tiling import tile_plan
 from nuclens.core.types import InstanceMap
+from nuclens.training.augment_settings import AugmentSettings
 from nuclens.training.film import FILM, FilmReel
 from nuclens.training.inputs import ACTIVATIONS, normalised
 from nuclens.training.log import VALIDATION, Log
 from nuclens.training.sampling import Batch, Sampler, Source
-from nuclens.training.settings import AugmentSettings, ResolvedRecipe
+from nuclens.training.settings import ResolvedRecipe
 from nuclens.training.start import ENCODINGS, heads_of
 from nuclens.training.state import State
 
@@ -41,7 +42,7 @@ RULES = {
     "pq": "highest panoptic quality, IoU above 0.5, mean over validation images; of equals the lowest loss",
     "loss": "lowest weighted loss of plain crops of the validation images; the earliest of equals",
 }
-_PLAIN = AugmentSettings(0, 0, 0, 0, 0, 0, noise=0, jpeg=0)
+_PLAIN = AugmentSettings(0, 0, 0, 0, 0, 0, noise=0, jpeg=0, symmetry="none")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

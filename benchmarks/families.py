@@ -1,0 +1,66 @@
+"""The table of networks in docs/networks.md: parameters, operations and receptive field of every published form.
+
+Nothing is run at its full width but the counting, which is done on a device without numbers: a narrow network sees as
+far as a wide one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from nuclens.core.heads import Head
+from nuclens.core.kinds import Kind
+from nuclens.training.facts import gflop, parameters, receptive_field
+
+NETWORKS: Kind[Any] = Kind("nuclens.networks")
+BLOOD: dict[str, Any] = {"bottleneck": "folded", "skip_first": False, "eps": 1e-5}
+BILINEAR: dict[str, Any] = {"upsampling": "bilinear", "bottleneck": "narrow"}
+# Network, output channels, options as published, and the narrower ones it is measured with.
+FORMS: list[tuple[str, int, dict[str, Any], dict[str, Any]]] = [
+    ("nuclens", 7, {"size": "tiny"}, {"widths": (2, 2, 2, 2)}),
+    ("nuclens", 7, {}, {"widths": (2, 2, 2, 2)}),
+    ("nuclens", 7, {"size": "base"}, {"widths": (2, 2, 2, 2)}),
+    ("flexible_unet", 1, {"layers": 5, "base_kernel": 3, "dilation": 1}, {"base_filters": 1}),
+    ("flexible_unet", 1, {}, {"base_filters": 1}),
+    ("flexible_unet", 1, {"layers": 8, "base_kernel": 3, "dropout": 0.05}, {"base_filters": 1}),
+    ("flexible_unet", 6, {"layers": 8, "base_kernel": 9, "dilation": 3, "dropout": 0.04}, {"base_filters": 1}),
+    ("unet", 6, {}, {"start": 1}),
+    ("unet", 6, BILINEAR, {"start": 1}),
+    ("unet", 1, {**BLOOD, "channels": 1}, {"start": 1}),
+    ("unet", 1, BLOOD, {"start": 1}),
+    ("resunet", 1, {"channels": 1}, {"start": 1}),
+    ("resunet", 1, {}, {"start": 1}),
+    ("attention_unet", 1, {"channels": 1}, {"start": 1}),
+    ("vgg_unet", 1, {"channels": 1}, {"start": 2}),
+    ("vgg_unet", 1, {"channels": 1, "layers": 16, "upsampling": "bilinear"}, {"start": 2}),
+    ("inception_unet", 6, {}, {"start": 1}),
+    ("inception_unet", 6, {"pooling": "max"}, {"start": 1}),
+    ("inception_unet", 6, {"pooling": "max", "normalization": "none"}, {"start": 1}),
+    ("refinenet", 6, {"layers": 50}, {"width": 1, "features": 1}),
+    ("refinenet", 6, {}, {"width": 1, "features": 1}),
+    ("refinenet", 6, {"light": True}, {"width": 1, "features": 1}),
+    ("deeplabv3", 6, {}, {"width": 1, "features": 1}),
+]
+
+
+def main() -> None:
+    print("| network | options | outputs | parameters | GFLOP at 256² | receptive field, px |")
+    print("|---|---|---:|---:|---:|---:|")
+    for name, outputs, options, narrower in FORMS:
+        family, heads = NETWORKS.get(name), (Head("type", outputs, "softmax", 255),)
+        channels = options.get("channels", 3)
+        with torch.device("meta"):
+            network = family.build(heads, family.options(**options))
+        field = receptive_field(family.build(heads, family.options(**{**options, **narrower})), channels)
+        told = ", ".join(f"`{key} = {str(value).lower()}`" for key, value in options.items() if key != "dropout")
+        print(
+            f"| `{name}` | {told} | {outputs} | {parameters(network):,} | {gflop(network, 256, channels):.1f} | "
+            f"{field or 'the tile'} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
