@@ -96,7 +96,7 @@ def tiny_recipe() -> ResolvedRecipe:
 def tiny_model(tiny_recipe: ResolvedRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an exported model of two types with random weights: quick to run, and right about nothing."""
     from nuclens.training.export import export
-    from nuclens.training.loop import build
+    from nuclens.training.start import build
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     with warnings.catch_warnings():

@@ -22,8 +22,9 @@ from nuclens.core.errors import CheckpointError, MissingExtraError
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = (
-    *("segment", "demo", "train", "export", "doctor", "check", "data", "evaluate"),
+    *("segment", "demo", "train", "export", "doctor", "check", "data", "evaluate", "models"),
     *(f"evaluate {command}" for command in ("compare", "folds", "ceiling")),
+    *(f"models {command}" for command in ("list", "info")),
     *(f"data {command}" for command in ("list", "info", "verify", "example", "convert", "preview")),
 )
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
@@ -366,6 +367,32 @@ def test_without_torch_training_names_its_extra(tmp_path: Path, arguments: list[
     # Where the light set alone is installed, the others that training needs are missing too.
     missing = ["torch", *(name for name in ("lightning", "safetensors") if find_spec(name) is None)]
     assert run.stderr == f"training needs {', '.join(missing)}; `pip install 'nuclens[train]'` brings them\n"
+
+
+@pytest.mark.slow
+def test_models_are_listed_and_told_as_text_and_as_json(nuclens: Run) -> None:
+    code, out, err = nuclens("models", "list")
+    assert (code, err) == (0, "")
+    assert [line for line in lines(out) if not line.startswith(" ")] == ["models", "networks", "recipes"]
+    code, out, err = nuclens("models", "info", "default", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["license"] == "CC-BY-NC-SA-4.0"
+    code, out, err = nuclens("models", "info", "default")
+    assert (code, err, lines(out)[0].split()) == (0, "", ["kind", "model"])
+    assert nuclens("models", "info", "nucleus")[0] == 2
+
+
+@pytest.mark.slow
+def test_train_says_what_is_missing(nuclens: Run) -> None:
+    pytest.importorskip("nuclens.training", exc_type=ImportError)
+    assert nuclens("train", "default", "--data", ".") == (2, "", "train: no --out; wanted a run folder\n")
+    assert nuclens("train", "default", "--out", "x")[0] == 2
+    code, out, err = nuclens("train", "default", "--data", ".", "--out", "x", "--set", "train.stpes=3")
+    assert (code, out) == (2, "")
+    assert "train.stpes: no such setting; did you mean train.steps" in err
+    code, out, err = nuclens("train", "default", "--data", ".", "--out", "x", "--set", "steps=3")
+    assert "steps: no such setting; did you mean train.steps?" in err
+    assert nuclens("train", "--import-ini", "absent.ini", "--out", "x")[0] == 2
 
 
 # --- evaluate ---

@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from nuclens import __version__
 from nuclens.commands.check import check
 from nuclens.commands.evaluate import evaluation
+from nuclens.commands.models import models
 from nuclens.commands.segment import segment
 from nuclens.commands.terminal import FLAG, err, progress
+from nuclens.commands.train import export, train
 from nuclens.core.errors import DataError, NuclensError
 
 app = App(
@@ -56,65 +58,9 @@ def demo(image: Path | None = None, /, *, mpp: float | None = None, out: Path = 
     return 0
 
 
-@app.command
-def train(
-    recipe: Path,
-    /,
-    *,
-    data: Path,
-    out: Path,
-    start: Annotated[Path | None, Parameter(name="--from")] = None,
-    cooldown: int = 0,
-    changes: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
-) -> int:
-    """Train a recipe; run the same command again to go on after any interruption.
-
-    Needs `pip install 'nuclens[train]'`. The run folder holds the resolved
-    recipe, a checkpoint, log.csv and curves.png.
-
-    Args:
-        recipe: A TOML file, as in recipes/.
-        data: Folder the recipe's data paths are in.
-        out: Run folder.
-        start: Run or model folder to start from, if OUT is new.
-        cooldown: Steps to add to what --from has, over which the rate falls to 0; ends a run at a constant rate.
-        changes: Settings that replace the recipe's, as train.rate=1e-3; may be given again and again.
-    """
-    from nuclens.jobs.train import Course
-    from nuclens.jobs.train import train as run
-
-    with progress() as report:
-        run(recipe, data, out, Course(start, cooldown), changes=changes or (), report=report)
-    print(f"trained: {out}; `nuclens export {out} --out MODEL` makes it a model")
-    return 0
-
-
-@app.command
-def export(
-    run: Path,
-    /,
-    *,
-    out: Path,
-    precision: Literal["f32", "int8"] = "f32",
-    data: Path | None = None,
-    recipe: Path | None = None,
-) -> int:
-    """Make a trained run a model that `segment --model` takes.
-
-    Args:
-        run: Run folder of `nuclens train`.
-        out: Folder of the model.
-        precision: int8 takes half the time per tile; it is calibrated on training crops.
-        data: Folder the recipe's data paths are in; for int8.
-        recipe: Recipe whose decoder settings and card texts replace those the run began with.
-    """
-    from nuclens.jobs.export import export as write
-
-    card = write(run, out, precision=precision, data=data, recipe=recipe)
-    print(f"{card.name} {card.version}, {card.precision}, reach {card.reach} px: {out}")
-    return 0
-
-
+app.command(train, usage="Usage: nuclens train [RECIPE] --out PATH [OPTIONS]")
+app.command(export)
+app.command(models)
 data = App(name="data", help="List, check, convert and look at annotated data sets.")
 app.command(data)
 

@@ -7,11 +7,12 @@ import json
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from functools import reduce
+from importlib import resources
 from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -33,16 +34,27 @@ _SHORT = {"network": "name", "encoding": "name", "schedule": "name", "optimiser"
 _BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
 
-def load_recipe(path: Path, changes: Sequence[str] = ()) -> ResolvedRecipe:
+def shipped_recipes() -> dict[str, Path]:
+    """Files of the recipes that come with the package, by name."""
+    package = Path(str(resources.files("nuclens")))
+    # Beside the sources as long as they are not packed.
+    folders = (package / "shipped", package.parents[1] / "recipes")
+    found = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return {path.stem: path for path in sorted(found.glob("*.toml"))}
+
+
+def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> ResolvedRecipe:
     """Read a recipe file.
 
     Args:
-        path: A TOML file; its `extends` names another one beside it that fills what it leaves out.
+        path: Name of a shipped recipe, or a TOML file; its `extends` names another one beside it that fills what it
+            leaves out. The recipe.json of a run will do too.
         changes: Settings that replace the file's, as `train.rate=1e-3`.
 
     Raises:
         RecipeError: The file is missing or has faults; all of them are in the text.
     """
+    path = shipped_recipes().get(str(path), Path(path))
     plain = _read(path)
     if base := plain.pop("extends", None):
         # Were the base to extend a third one, that key would be left over and told as a fault.
@@ -60,11 +72,24 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> ResolvedRecipe:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return _spelt_out(tomllib.loads(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        return _spelt_out(_nested(json.loads(text)) if path.suffix == ".json" else tomllib.loads(text))
     except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror}); wanted a recipe in TOML") from error
+        near = difflib.get_close_matches(str(path), shipped_recipes())
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}); wanted a recipe in TOML{hint}") from error
     except ValueError as error:
         raise RecipeError(f"{path}: not TOML: {error}") from error
+
+
+def _nested(saved: dict[str, Any]) -> dict[str, Any]:
+    """A saved recipe as its file would have it: names and options of plug-ins and losses in one table each."""
+    plain = dict(saved)
+    for kind in ("network", "encoding", "schedule", "optimiser"):
+        plain[kind] = {"name": plain[kind], **plain.pop(f"{kind}_options", {})}
+    for loss, options in plain.pop("loss_options", {}).items():
+        plain["losses"][loss] = {"weight": plain["losses"][loss], **options}
+    return plain
 
 
 def _parsed(change: str) -> dict[str, Any]:
@@ -142,14 +167,40 @@ def _checked(plain: dict[str, Any]) -> tuple[ResolvedRecipe | None, list[str]]:
 
 
 def _told(error: ValidationError, *within: str) -> list[str]:
-    words = {"unexpected_keyword_argument": "no such setting", "missing": "missing"}
+    words = {"missing": "missing"}
     return [
         f"augment.preset: no {fault['input']!r}; there are {', '.join(PRESETS)}"
         if fault["loc"] == ("augment", "preset")
         else f"{'.'.join(map(str, (*within, *fault['loc'])))}: "
-        + words.get(fault["type"], f"{fault['msg'].removeprefix('Input ')}, got {fault['input']!r}")
+        + (
+            _no_such(*fault["loc"])
+            if fault["type"] == "unexpected_keyword_argument"
+            else words.get(fault["type"], f"{fault['msg'].removeprefix('Input ')}, got {fault['input']!r}")
+        )
         for fault in error.errors()
     ]
+
+
+def _no_such(*place: int | str) -> str:
+    """That a recipe has no such setting, and which of its names are near: in the same table, or in another."""
+    known = list(_settings(ResolvedRecipe))
+    wanted = ".".join(part for part in place if isinstance(part, str))
+    table, _, last = wanted.rpartition(".")
+    beside = [name for name in known if name.rpartition(".")[0] == table]
+    near = difflib.get_close_matches(wanted, beside, n=3, cutoff=0.7)
+    near += [name for name in known if name.rpartition(".")[2] == last and name not in near]
+    return f"no such setting; did you mean {', '.join(near)}?" if near else "no such setting"
+
+
+def _settings(kind: type[Any]) -> Iterator[str]:
+    """Dotted names of all settings of a recipe, tables and lists opened."""
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        hint = hints[field.name]
+        inner = next((part for part in (hint, *getattr(hint, "__args__", ())) if is_dataclass(part)), None)
+        yield field.name
+        if isinstance(inner, type):
+            yield from (f"{field.name}.{name}" for name in _settings(inner))
 
 
 def _without(plain: Any, places: Sequence[tuple[int | str, ...]]) -> Any:

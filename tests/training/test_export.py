@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 from nuclens.jobs.export import export
 from nuclens.training.export import Deployed, reach_px, read_run, save_graph
-from nuclens.training.loop import CHECKPOINT, ENCODINGS, build
 from nuclens.training.settings import RECIPE, AboutSettings, ResolvedRecipe
-from nuclens.training.state import State, part, read_tensors
+from nuclens.training.start import ENCODINGS, build
+from nuclens.training.state import CHECKPOINT, State, part, read_tensors
 
 STEPS = 7
 # OpenVINO converts by way of torch.jit, which torch would rather see gone.

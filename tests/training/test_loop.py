@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -9,7 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,11 +25,17 @@ pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 import torch
 
-from nuclens.training import loop
+from nuclens.training import log as log_module
+from nuclens.training import processes, start
 from nuclens.training.__main__ import main
-from nuclens.training.loop import CHECKPOINT, Course, build, fit, normalised, precision
+from nuclens.training.budget import Budget
+from nuclens.training.inputs import normalised
+from nuclens.training.log import Board
+from nuclens.training.loop import fit
+from nuclens.training.processes import precision
 from nuclens.training.settings import RECIPE, ResolvedRecipe, recipe_of
-from nuclens.training.state import State, part, read_tensors
+from nuclens.training.start import Course, build
+from nuclens.training.state import CHECKPOINT, PREVIOUS, State, part, read_tensors
 
 # What a machine that only trains need not have.
 ABSENT = "cyclopts imagecodecs nncf openslide openvino orjson pyarrow pydantic shapely skimage tifffile"
@@ -40,6 +49,9 @@ sys.meta_path.insert(0, Wall())
 runpy.run_module("nuclens.training", run_name="__main__", alter_sys=True)
 """
 NATIVE = precision()
+KILLS = 3
+CLOCKS = ("seconds", "waited", "crops_s")
+LEFT = {RECIPE, "environment.json", CHECKPOINT, PREVIOUS, "log.csv", "validation.csv", "best.safetensors", "best.json"}
 Train = Callable[..., Path]
 
 
@@ -49,7 +61,7 @@ def one_thread_in_single_precision() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "precision", lambda: "32-true")
+        patch.setattr(processes, "precision", lambda: "32-true")
         yield
     torch.set_num_threads(threads)
 
@@ -84,7 +96,12 @@ def whole(train: Train) -> Path:
 
 def rows(run: Path) -> list[dict[str, str]]:
     with (run / "log.csv").open(newline="", encoding="utf-8") as file:
-        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+        return [{name: row[name] for name in row if name not in CLOCKS} for row in csv.DictReader(file)]
+
+
+def log_rows(run: Path) -> list[dict[str, str]]:
+    with (run / "log.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def rates(run: Path) -> list[float]:
@@ -93,6 +110,11 @@ def rates(run: Path) -> list[float]:
 
 def step_of(run: Path) -> int:
     return int(read_tensors(run / CHECKPOINT)[1]["step"])
+
+
+def done_in(run: Path) -> int:
+    """Steps of a checkpoint that another process may be putting in place."""
+    return step_of(run) if (run / CHECKPOINT).exists() else 0
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -107,7 +129,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 def test_a_run_leaves_its_recipe_its_checkpoint_and_a_row_for_each_step(
     whole: Path, tiny_recipe: ResolvedRecipe
 ) -> None:
-    assert {path.name for path in whole.iterdir()} == {RECIPE, CHECKPOINT, "log.csv"}
+    assert {path.name for path in whole.iterdir()} == LEFT | {"film"}
     assert recipe_of(whole) == tiny_recipe
     assert [int(row["step"]) for row in rows(whole)] == list(range(1, 21))
     assert list(rows(whole)[0]) == ["step", "rate", *tiny_recipe.losses]
@@ -127,7 +149,7 @@ def test_the_loss_falls(tiny_recipe: ResolvedRecipe, tiny_data: Path, tmp_path: 
 
 def test_an_interrupted_run_ends_with_the_same_bits(train: Train, whole: Path) -> None:
     out = train(stop=13)
-    assert step_of(out) == 10
+    assert step_of(out) == 12  # the end of an epoch
     assert len(rows(out)) == 13  # the log is written whatever happens
     assert_same_run(train(out=out), whole)
 
@@ -206,10 +228,10 @@ def test_a_start_that_is_none_is_told(train: Train, tmp_path: Path, start: str) 
 def test_a_run_starts_from_the_weights_of_a_model(
     tiny_recipe: ResolvedRecipe, tiny_model: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "shipped", lambda: {"tiny": tiny_model})
+    monkeypatch.setattr(start, "shipped", lambda: {"tiny": tiny_model})
     network = build(replace(tiny_recipe, train=replace(tiny_recipe.train, seed=99)))
     state = State(network, torch.optim.AdamW(network.parameters()))
-    loop.begin(state, tiny_recipe, tmp_path / "run", Course(Path("tiny")))
+    start.begin(state, tiny_recipe, tmp_path / "run", Course(Path("tiny")))
     weights, _ = read_tensors(tiny_model / "weights.safetensors")
     assert state.step == 0
     for name, value in weights.items():
@@ -252,6 +274,96 @@ def test_pixels_reach_the_network_as_the_card_says() -> None:
     assert pixels.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_minutes_end_a_run_that_cools_down_in_time_over_interruptions(
+    tiny_recipe: ResolvedRecipe, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes on by 50 ms whenever it is looked at."""
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(log_module, "time", SimpleNamespace(monotonic=lambda: next(ticks) / 20))
+    recipe = Budget(minutes=0.1).over(replace(tiny_recipe, run=replace(tiny_recipe.run, cool=0.5)))
+    totals: list[int] = []
+
+    def stop(progress: Progress) -> None:
+        totals.append(progress.total)
+        if progress.done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, tiny_data, tmp_path, Course(), stop)
+    assert all(progress < 200 for progress in totals[1:])
+    at_checkpoint = float(log_rows(tmp_path)[5]["seconds"])
+    next(islice(ticks, 1000, None))  # what passes between the two does not count
+    state = fit(recipe, tiny_data, tmp_path, Course())
+    seconds = [float(row["seconds"]) for row in log_rows(tmp_path)]
+    assert state.cooling is not None
+    first, length = state.cooling
+    assert state.step == first + length == len(seconds)
+    assert length == first
+    assert seconds[first - 1] == pytest.approx(3, abs=0.3)
+    assert seconds[-1] == pytest.approx(6, abs=1)  # the clock is looked at less often on the way down
+    assert at_checkpoint < seconds[6] < at_checkpoint + 1
+    assert 0 < rates(tmp_path)[-1] < 3e-3 / (length - 1)
+    assert fit(recipe, tiny_data, tmp_path, Course()).step == state.step
+
+
+def test_a_share_of_the_steps_is_cooled_down_over(tiny_recipe: ResolvedRecipe, tiny_data: Path, tmp_path: Path) -> None:
+    recipe = replace(tiny_recipe, run=replace(tiny_recipe.run, cool=0.5))
+    fit(recipe, tiny_data, tmp_path, Course())
+    assert rates(tmp_path)[9:] == pytest.approx([3e-3 * (1 - max(0, done) / 10) for done in range(-1, 10)], rel=1e-4)
+    assert fit(recipe, tiny_data, tmp_path, Course()).cooling == (10, 10)
+
+
+@pytest.mark.parametrize(("budget", "steps"), [(Budget(epochs=2), 6), (Budget(tflop=1e-9), 1)])
+def test_epochs_and_operations_end_a_run(
+    tiny_recipe: ResolvedRecipe, tiny_data: Path, tmp_path: Path, budget: Budget, steps: int
+) -> None:
+    assert fit(budget.over(tiny_recipe), tiny_data, tmp_path, Course()).step == steps
+
+
+def test_a_run_says_what_it_was_made_with_and_that_its_images_changed(
+    whole: Path, tiny_recipe: ResolvedRecipe, tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = json.loads((whole / "environment.json").read_text(encoding="utf-8"))
+    assert told["packages"]["torch"].startswith(torch.__version__.partition("+")[0])
+    assert told["processor"]["threads"] == 1
+    assert told["data"]["cells"]["images"] == 2
+    assert len(told["data"]["cells"]["sha256"]) == 64
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    other = replace(tiny_recipe, data=(replace(tiny_recipe.data[0], exclude=("d",), validate=("c",)),))
+    told["data"]["cells"]["sha256"] = "0" * 64
+    (out / "environment.json").write_text(json.dumps(told), encoding="utf-8")
+    with caplog.at_level("WARNING", "nuclens.training"):
+        fit(other, tiny_data, out, Course())
+    assert "not those the run began with" in caplog.text
+
+
+def test_tensorboard_hears_what_the_log_does_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[object, ...]] = []
+
+    class Writer:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            heard.append((folder, purge_step))
+
+        def add_scalar(self, *told: object) -> None:
+            heard.append(told)
+
+        def close(self) -> None:
+            heard.append(())
+
+    monkeypatch.setattr(log_module, "find_spec", lambda name: None)
+    Board(tmp_path, 3).close()
+    assert heard == []
+    monkeypatch.setattr(log_module, "find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    board = Board(tmp_path, 3)
+    board.add(4, {"rate": 0.5})
+    board.close()
+    assert heard == [(str(tmp_path), 4), ("rate", 0.5, 4), ()]
+
+
 @pytest.mark.parametrize(
     ("capabilities", "wanted"),
     [({"avx2": True}, "32-true"), ({"avx512_bf16": True}, "bf16-mixed"), ({"amx_bf16": True}, "bf16-mixed")],
@@ -290,7 +402,7 @@ def test_training_on_a_graphics_processor_goes_on_where_it_stopped(train: Train,
 def test_a_killed_run_on_a_bare_machine_ends_with_the_same_bits(
     tiny_recipe: ResolvedRecipe, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "precision", lambda: NATIVE)
+    monkeypatch.setattr(processes, "precision", lambda: NATIVE)
     killed, straight = tmp_path / "killed", tmp_path / "straight"
     for folder in (killed, straight):
         folder.mkdir()
@@ -298,14 +410,18 @@ def test_a_killed_run_on_a_bare_machine_ends_with_the_same_bits(
     command = [sys.executable, "-W", "ignore", "-c", BARE, str(killed), "--data", str(tiny_data), "--steps", "1000000"]
     # Sums depend on the number of threads, so both have one.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
-    while not (killed / CHECKPOINT).exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.kill()
-    told = process.communicate()[1].decode()
-    assert process.returncode == -signal.SIGKILL, told
-    done = step_of(killed)
-    assert done % tiny_recipe.train.save_every == 0
+    pauses = np.random.default_rng(0).uniform(0, 0.5, KILLS)
+    done = 0
+    for pause in pauses.tolist():
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
+        while done_in(killed) <= done and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(pause)  # the kill comes at any point of a step, a checkpoint or a validation
+        process.kill()
+        told = process.communicate()[1].decode()
+        assert process.returncode == -signal.SIGKILL, told
+        assert step_of(killed) > done
+        done = step_of(killed)
     for folder in (killed, straight):
         main([str(folder), "--data", str(tiny_data), "--steps", str(done + 6)])
     assert_same_run(killed, straight)

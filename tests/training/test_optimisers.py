@@ -11,18 +11,19 @@ pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 import torch
 
-from nuclens.training import loop
-from nuclens.training.loop import CHECKPOINT, Course, fit
+from nuclens.training import processes
+from nuclens.training.loop import fit
 from nuclens.training.optimisers import OPTIMISERS, Sgd, optimiser_of
 from nuclens.training.settings import ResolvedRecipe
-from nuclens.training.state import read_tensors
+from nuclens.training.start import Course, build
+from nuclens.training.state import CHECKPOINT, read_tensors
 
 
 @pytest.fixture(autouse=True)
 def one_thread_in_single_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr(loop, "precision", lambda: "32-true")
+    monkeypatch.setattr(processes, "precision", lambda: "32-true")
     yield
     torch.set_num_threads(threads)
 
@@ -107,7 +108,7 @@ def test_gradients_are_clipped_by_norm_by_value_or_not(
 ) -> None:
     train = replace(tiny_recipe.train, steps=1, rate=1.0, warm_up=0, decay=0.0, clip=0.1, clip_by=by)
     recipe = replace(tiny_recipe, train=train, optimiser="sgd", optimiser_options={"momentum": 0.0})
-    before = {name: value.clone() for name, value in loop.build(recipe).named_parameters()}
+    before = {name: value.clone() for name, value in build(recipe).named_parameters()}
     after = fit(recipe, tiny_data, tmp_path, Course()).network.named_parameters()
     change = torch.cat([(value - before[name]).detach().ravel() for name, value in after])
     norm, largest = float(change.norm()), float(change.abs().max())

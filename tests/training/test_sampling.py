@@ -4,7 +4,7 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -18,7 +18,16 @@ pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 from nuclens.training import sampling
 from nuclens.training.augment_settings import AugmentSettings
-from nuclens.training.sampling import Sampler, Source, calibration_crops, check_groups, load_sources, open_samples
+from nuclens.training.sampling import (
+    Sampler,
+    Source,
+    Use,
+    calibration_crops,
+    check_groups,
+    indices,
+    load_sources,
+    open_samples,
+)
 from nuclens.training.settings import DataSettings, ResolvedRecipe
 
 ROUND, LONG = 0b01, 0b10
@@ -65,7 +74,7 @@ def test_crops_of_a_batch_differ(sampler: Sampler) -> None:
 def test_batches_ahead_are_those_of_their_steps(
     sampler: Sampler, first: int, last: int, processors: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampling, "cpu_count", lambda: processors)
+    monkeypatch.setattr(sampling, "cores", lambda: processors)
     batches = list(sampler.batches(first, last))
     assert len(batches) == max(0, last - first)
     assert all(same(batch, sampler.batch(step)) for step, batch in enumerate(batches, start=first))
@@ -238,3 +247,35 @@ def test_calibration_without_an_image_as_large_as_a_crop_is_told(tiny_recipe: Re
         calibration_crops(large, tiny_data)
     with pytest.raises(InputError, match="no outlined"):
         calibration_crops(with_data(tiny_recipe, outlined=False), tiny_data)
+
+
+def test_groups_and_official_parts_are_put_to_one_use_each(tiny_recipe: ResolvedRecipe, tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    DATASETS.get("consep").write_example(tmp_path / "made")
+    samples = DATASETS.get("consep").open(tmp_path / "made")
+    assert set(samples.splits) == {"train", "test"}
+    data = DataSettings("made", dataset="consep", test_split="test")
+    uses = {use: indices(data, samples, use) for use in get_args(Use)}
+    assert [samples.splits[index] for index in uses["train"]] == ["train"]
+    assert [samples.splits[index] for index in uses["test"]] == ["test"]
+    assert uses["validate"] == []
+    both = replace(data, test_split="", validate_split="test", split="train")
+    assert indices(both, samples, "validate") == uses["test"]
+    assert indices(both, samples) == uses["train"]
+    group = samples.groups[uses["train"][0]]
+    assert indices(replace(data, test=(group,)), samples) == []
+    assert indices(replace(data, exclude=(group,), test=(group,)), samples, "test") == uses["test"]
+    assert indices(replace(both, validate_split="", split="test"), samples) == uses["test"]
+    with pytest.raises(RecipeError, match="no official part valid; there are test, train"):
+        check_groups(replace(tiny_recipe, data=(replace(data, validate_split="valid"),)), tmp_path)
+    with pytest.raises(RecipeError, match="no group nobody to set aside"):
+        check_groups(replace(tiny_recipe, data=(replace(data, test=("nobody",)),)), tmp_path)
+
+
+def test_processes_share_the_crops_of_a_batch(sampler: Sampler) -> None:
+    whole = sampler.batch(3)
+    halves = [replace(sampler, part=(place, 2)).batch(3) for place in range(2)]
+    assert same(whole, {name: np.concatenate([half[name] for half in halves]) for name in whole})
+    names = [replace(sampler, part=(place, 2)).names(3) for place in range(2)]
+    assert names[0] + names[1] == sampler.names(3)
+    assert set(sampler.names(3)) <= {"cells/a_1", "cells/b_1"}

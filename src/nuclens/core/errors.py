@@ -13,7 +13,9 @@ NuclensError
 ├── EnvironmentFault                           4  the installation lacks something
 │   ├── MissingExtraError (ImportError)
 │   ├── CheckpointError
+│   ├── MemoryFault (MemoryError)                 something does not fit into memory
 │   └── PluginClashError
+├── DivergedError (ArithmeticError)            4  numbers of a training run are no longer finite
 ├── OutputError (OSError)                      4  a result cannot be written
 └── PartialFailure                             5  some inputs failed, the others are done
 """
@@ -81,8 +83,18 @@ class CheckpointError(EnvironmentFault):
     """A model or a checkpoint is incomplete or of another kind."""
 
 
+class MemoryFault(EnvironmentFault, MemoryError):
+    """Something does not fit into memory; the text says what to lower."""
+
+
 class PluginClashError(EnvironmentFault):
     """Two plug-ins have the same name."""
+
+
+class DivergedError(NuclensError, ArithmeticError):
+    """Numbers of a training run are no longer finite."""
+
+    exit_code = 4
 
 
 class OutputError(NuclensError, OSError):

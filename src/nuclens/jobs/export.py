@@ -20,6 +20,7 @@ def export(
     precision: Literal["f32", "int8"] = "f32",
     data: Path | None = None,
     recipe: Path | None = None,
+    weights: Literal["best", "last"] = "best",
 ) -> Card:
     """Write the model of a run.
 
@@ -29,6 +30,7 @@ def export(
         precision: "int8" halves the time per tile; it is calibrated on training crops.
         data: Where the training data are; needed for int8.
         recipe: A recipe whose decoder settings and `about` replace those of the run.
+        weights: Those that validation found best, which are the last where nothing was set aside, or the last.
 
     Raises:
         CheckpointError: `run` is not a run.
@@ -37,7 +39,7 @@ def export(
     """
     if precision == "int8" and data is None:
         raise InputError(f"{run}: int8 is calibrated on training crops; give --data, or --precision f32")
-    resolved, network, metadata = read_run(run)
+    resolved, network, metadata = read_run(run, best=weights == "best")
     if recipe is not None:
         resolved = resolved.retold(load_recipe(recipe))
     crops = None if precision == "f32" or data is None else calibration_crops(resolved, data)

@@ -14,28 +14,46 @@ from nuclens.core.files import replacing
 WIDTH, HEIGHT = 900, 220
 LEFT, TOP, BOTTOM = 70, 30, 24
 SMOOTH = 0.02  # share of the log a point averages over
-_NO_CURVES = ("step", "seconds")
+_NO_CURVES = ("step", "seconds", "waited", "crops_s", "epoch")
 
 
-def draw_curves(log: Path, out: Path) -> None:
-    """One panel per column of a log, smoothed, over the steps.
+def draw_curves(log: Path, out: Path, validation: Path | None = None) -> None:
+    """One panel per column of a log, smoothed, over the steps; those of validation come first, as they are.
+
+    Args:
+        log: CSV with a column `step`.
+        out: PNG to write.
+        validation: Likewise, with rows for some of the steps; may be absent.
 
     Raises:
         OutputError: `out` cannot be written.
     """
-    with log.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
+    panels = []
+    for path, prefix, smooth in ((validation, "validation ", 0.0), (log, "", SMOOTH)):
+        columns = _columns(path) if path is not None and path.is_file() else {}
+        for name in columns:
+            known = np.isfinite(columns[name])
+            if name not in _NO_CURVES and known.any():
+                panels.append(_panel(prefix + name, columns["step"][known], columns[name][known], smooth))
+    if not panels:
         return
-    columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
-    panels = [_panel(name, columns["step"], values) for name, values in columns.items() if name not in _NO_CURVES]
     coded = cv2.imencode(".png", np.vstack(panels))[1]
     with replacing(out) as path:
         path.write_bytes(coded.tobytes())
 
 
-def _panel(name: str, steps: Float64[np.ndarray, "n"], values: Float64[np.ndarray, "n"]) -> UInt8[np.ndarray, "h w 3"]:
-    window = max(1, int(len(values) * SMOOTH))
+def _columns(log: Path) -> dict[str, Float64[np.ndarray, "n"]]:
+    """Columns of numbers; NaN where a row has none."""
+    with log.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    names = list(rows[0]) if rows else []
+    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
+
+
+def _panel(
+    name: str, steps: Float64[np.ndarray, "n"], values: Float64[np.ndarray, "n"], share: float
+) -> UInt8[np.ndarray, "h w 3"]:
+    window = max(1, int(len(values) * share))
     smooth = np.convolve(values, np.ones(window) / window, mode="valid")
     steps = steps[window - 1 :]
     low, high = float(smooth.min()), float(smooth.max())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,13 @@ from nuclens.core.errors import MissingExtraError
 from nuclens.core.files import replacing
 from nuclens.core.heads import Head
 from nuclens.core.models import CARD, GRAPH, WEIGHTS
-from nuclens.training.loop import CHECKPOINT, ENCODINGS, build, normalised
+from nuclens.training.inputs import ACTIVATIONS, normalised
 from nuclens.training.settings import ResolvedRecipe, recipe_of
-from nuclens.training.state import fill, part, read_tensors
+from nuclens.training.start import build, heads_of
+from nuclens.training.state import CHECKPOINT, fill, part, read_tensors
+from nuclens.training.validation import BEST
 
-PROBE_STRIDES = 32
+PROBE_STRIDES, PROBE_PX = 32, 512
 REACH_SHARE = 0.01
 _EOSIN = np.array([225, 170, 205], np.float32)
 
@@ -37,26 +38,24 @@ class Deployed(nn.Module):
     def forward(self, x: Float[Tensor, "n c h w"]) -> tuple[Tensor, ...]:
         """Probabilities and vectors of normalised pixels."""
         raw = self.network(x)
-        return tuple(_ACTIVATIONS[head.activation](raw[head.name]) for head in self.heads)
+        return tuple(ACTIVATIONS[head.activation](raw[head.name]) for head in self.heads)
 
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "sigmoid": torch.sigmoid,
-    "softmax": lambda x: torch.softmax(x, dim=1),
-    "linear": lambda x: x,
-}
+def read_run(run: Path, *, best: bool = True) -> tuple[ResolvedRecipe, nn.Module, dict[str, str]]:
+    """Recipe, network with averaged weights in evaluation mode, and metadata of a run.
 
-
-def read_run(run: Path) -> tuple[ResolvedRecipe, nn.Module, dict[str, str]]:
-    """Recipe, network with averaged weights in evaluation mode, and checkpoint metadata of a run.
+    Args:
+        run: Its folder.
+        best: Take the weights that validation found best, where there was one; else the last.
 
     Raises:
         CheckpointError: The folder is not a run.
     """
     recipe = recipe_of(run)
-    tensors, metadata = read_tensors(run / CHECKPOINT)
+    path = run / BEST if best and (run / BEST).exists() else run / CHECKPOINT
+    tensors, metadata = read_tensors(path)
     network = build(recipe)
-    fill(network.state_dict(), part(tensors, "average."), run / CHECKPOINT)
+    fill(network.state_dict(), tensors if path.name == BEST else part(tensors, "average."), path)
     return recipe, network.eval(), metadata
 
 
@@ -75,7 +74,7 @@ def export(
     Raises:
         MissingExtraError: Quantisation is asked for and NNCF is not installed.
     """
-    heads = ENCODINGS.get(recipe.encoding).heads(recipe.schema)
+    heads = heads_of(recipe)
     weights = {name: _half(value) for name, value in network.state_dict().items()}
     network.load_state_dict(weights)  # so that every engine computes with the very numbers of the weights file
     card = _card(recipe, network, steps, "f32" if crops is None else "int8")
@@ -123,7 +122,9 @@ def reach_px(network: nn.Module, heads: tuple[Head, ...]) -> int:
     The pictures are smooth seeded noise in the colours of a stained section: on what it takes for no tissue at all a
     network is sure of itself, and its reach comes out too short.
     """
-    side = PROBE_STRIDES * int(network.stride)  # type: ignore[arg-type]
+    stride = int(network.stride)  # type: ignore[arg-type]
+    # Deep networks would be probed with pictures that fill the memory.
+    side = min(PROBE_STRIDES * stride, max(PROBE_PX, 8 * stride))
     deployed = Deployed(network, heads).eval()
     before, other = _sections(0, side), _sections(1, side)
     after = np.concatenate([other[:, : side // 2], before[:, side // 2 :]], axis=1)
@@ -180,7 +181,7 @@ def _quantised(graph: Any, crops: np.ndarray) -> Any:
 
 def _card(recipe: ResolvedRecipe, network: nn.Module, steps: int, precision: str) -> Card:
     about = recipe.about
-    heads = ENCODINGS.get(recipe.encoding).heads(recipe.schema)
+    heads = heads_of(recipe)
     return Card(
         name=recipe.name,
         version=about.version,

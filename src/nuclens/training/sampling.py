@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from os import cpu_count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
-from nuclens.core.datasets import DATASETS
+from nuclens.core.datasets import DATASETS, Samples
 from nuclens.core.errors import InputError, RecipeError
+from nuclens.core.machine import cores
 from nuclens.core.schema import ClassSchema, leaf_masks
 from nuclens.core.types import Sample, Truth, truth_of
 from nuclens.training.augment import placement, recolour, warp
@@ -37,6 +37,7 @@ class Source:
         truth: Leaves and centres of its nuclei.
         outlined: Whether its outlines are learned.
         share: Weight of its data set divided by the pixels of the data set, times its own.
+        id: Of the sample, behind the path of its data set.
         look: Its stains and tones, where crops are to have those of others.
     """
 
@@ -46,21 +47,22 @@ class Source:
     outlined: bool
     share: float
     look: Look | None = None
+    id: str = ""
 
 
-def load_sources(recipe: ResolvedRecipe, root: Path) -> list[Source]:
-    """All images of a recipe that are trained on.
+def load_sources(recipe: ResolvedRecipe, root: Path, use: Use = "train") -> list[Source]:
+    """All images of a recipe that are put to a use.
 
     Raises:
         CorruptDatasetError: A folder is missing or broken.
-        RecipeError: A data set has no image left after exclusions.
+        RecipeError: A data set has no image left to train on after exclusions.
     """
     sources = []
     schema = recipe.schema
     for data in recipe.data:
-        samples = list(open_samples(data, root))
+        samples = list(open_samples(data, root, use))
         pixels = sum(sample.labels.size for sample in samples)
-        if not pixels:
+        if not pixels and use == "train":
             raise RecipeError(f"data {data.path}: no image left to train on; exclude or validate fewer groups")
         shares = [data.share * sample.labels.size / pixels for sample in samples]
         if recipe.train.balance == "tissue":
@@ -71,24 +73,58 @@ def load_sources(recipe: ResolvedRecipe, root: Path) -> list[Source]:
 
 
 def check_groups(recipe: ResolvedRecipe, root: Path) -> None:
-    """Check that all groups a recipe sets aside exist: a misspelt one would be trained on.
+    """Check that all groups and official parts a recipe names exist: a misspelt one would be trained on.
 
     Raises:
         CorruptDatasetError: A folder is missing.
-        RecipeError: A data set has no such group.
+        RecipeError: A data set has no such group or part.
     """
     for data in recipe.data:
-        groups = DATASETS.get(data.dataset).open(root / data.path).groups
-        if unknown := sorted({*data.exclude, *data.validate} - set(groups)):
+        samples = DATASETS.get(data.dataset).open(root / data.path)
+        if unknown := sorted({*data.exclude, *data.validate, *data.test} - set(samples.groups)):
             raise RecipeError(f"data {data.path}: no group {', '.join(unknown)} to set aside; check the names")
+        parts = {data.split, data.validate_split, data.test_split} - {""}
+        if unknown := sorted(parts - set(samples.splits)):
+            known = ", ".join(sorted(set(samples.splits) - {""})) or "none"
+            raise RecipeError(f"data {data.path}: no official part {', '.join(unknown)}; there are {known}")
 
 
-def open_samples(data: DataSettings, root: Path) -> Iterator[Sample]:
-    """Samples of one entry of a recipe that are trained on; no others are read."""
-    pack = DATASETS.get(data.dataset).open(root / data.path)
-    for index, group in enumerate(pack.groups):
-        if group not in data.exclude and group not in data.validate:
-            yield pack[index]
+Use = Literal["train", "validate", "test"]
+
+
+def indices(data: DataSettings, samples: Samples, use: Use = "train") -> list[int]:
+    """Which samples of one entry of a recipe are put to a use; what is set aside by group or part is not trained on."""
+
+    def used(group: str, split: str) -> str:
+        if group in data.exclude:
+            return ""
+        if group in data.test or (split and split == data.test_split):
+            return "test"
+        if group in data.validate or (split and split == data.validate_split):
+            return "validate"
+        return "train" if data.split in ("", split) else ""
+
+    uses = [used(group, split) for group, split in zip(samples.groups, samples.splits, strict=True)]
+    return [index for index, found in enumerate(uses) if found == use]
+
+
+def open_samples(data: DataSettings, root: Path, use: Use = "train") -> Iterator[Sample]:
+    """Samples of one entry of a recipe that are put to a use; no others are read."""
+    samples = DATASETS.get(data.dataset).open(root / data.path)
+    for index in indices(data, samples, use):
+        yield samples[index]
+
+
+def missing_leaves(recipe: ResolvedRecipe, sources: list[Source]) -> tuple[str, ...]:
+    """What to say of leaf classes that no nucleus of the training images may be."""
+    seen = 0
+    for source in sources:
+        seen |= int(np.bitwise_or.reduce(source.truth.leaves, initial=0))
+    return tuple(
+        f"class {leaf}: no nucleus of the training images has it, so it is not taught"
+        for bit, leaf in enumerate(recipe.leaves)
+        if not seen >> bit & 1
+    )
 
 
 def leaves_of(sample: Sample, data: DataSettings, schema: ClassSchema) -> UInt8[np.ndarray, "n+1"]:
@@ -103,7 +139,8 @@ def _source(sample: Sample, data: DataSettings, schema: ClassSchema, share: floa
     labels = sample.labels.astype(np.float32)
     if sample.ignore is not None:
         labels[sample.ignore] = -1
-    return Source(sample.rgb, labels, truth, data.outlined and sample.outlined, share)
+    id = f"{data.path}/{sample.id}"
+    return Source(sample.rgb, labels, truth, data.outlined and sample.outlined, share, id=id)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,12 +151,16 @@ class Sampler:
         recipe: Crop size, batch size, augmentation and seed.
         encoding: What turns labels into targets.
         sources: Where crops come from.
+        part: Which of how many equal parts of every batch is made: that of one process of several.
+        workers: Threads that make batches; 0 is half of the processors.
         draw: Which of them is next.
     """
 
     recipe: ResolvedRecipe
     encoding: Any
     sources: list[Source]
+    part: tuple[int, int] = (0, 1)
+    workers: int = 0
     draw: Draw = field(init=False)
 
     def __post_init__(self) -> None:
@@ -128,23 +169,35 @@ class Sampler:
 
     def batch(self, step: int) -> Batch:
         """Pixels `rgb` uint8 (n, h, w, 3), the encoding's targets, `known` and `outlined` uint8 (n, h, w)."""
-        crops = []
-        for index in range(self.recipe.train.batch):
-            rng = np.random.default_rng((self.recipe.train.seed, step, index))
-            chosen, focus = self.draw(rng)
-            crops.append(self._crop(rng, self.sources[chosen], focus))
+        crops = [self._crop(rng, source, focus) for rng, source, focus in self._drawn(step)]
         return {name: np.stack([crop[name] for crop in crops]) for name in crops[0]}
+
+    def names(self, step: int) -> list[str]:
+        """Ids of the images that the crops of a step are taken from."""
+        return [source.id for _, source, _ in self._drawn(step)]
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """Batches of a range of steps; the next ones are made while the caller works on the present one."""
         steps = iter(range(first, last))
-        ahead = max(1, (cpu_count() or 1) // 2)
-        with ThreadPoolExecutor(ahead) as pool:
-            queue = deque(pool.submit(self.batch, step) for step in islice(steps, ahead))
-            while queue:
-                ready = queue.popleft().result()
-                queue.extend(pool.submit(self.batch, step) for step in islice(steps, 1))
-                yield ready
+        workers = self.workers or max(1, cores() // 2)
+        with ThreadPoolExecutor(workers, "nuclens-crops") as pool:
+            queue = deque(pool.submit(self.batch, step) for step in islice(steps, workers))
+            try:
+                while queue:
+                    ready = queue.popleft().result()
+                    queue.extend(pool.submit(self.batch, step) for step in islice(steps, 1))
+                    yield ready
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _drawn(self, step: int) -> Iterator[tuple[np.random.Generator, Source, Place | None]]:
+        """Generator, image and place of each crop of this part of a step."""
+        place, parts = self.part
+        size = self.recipe.train.batch // parts
+        for index in range(place * size, (place + 1) * size):
+            rng = np.random.default_rng((self.recipe.train.seed, step, index))
+            chosen, focus = self.draw(rng)
+            yield rng, self.sources[chosen], focus
 
     def _crop(self, rng: np.random.Generator, source: Source, focus: Place | None) -> Batch:
         size, augment = self.recipe.train.crop, self.recipe.augment

@@ -43,8 +43,12 @@ class DataSettings:
         share: Weight of this source when crops are drawn.
         leaves: Leaf classes each of the source's own type ids may stand for; ids not told are unlabelled.
         outlined: False where only types are learned, not outlines.
-        exclude: Groups that are never read: what is held out for tests.
-        validate: Groups set aside for choosing settings.
+        split: Official part that is trained on; "" takes all of them.
+        exclude: Groups that are never read.
+        validate: Groups set aside for choosing settings and weights.
+        validate_split: Official part that is used so too.
+        test: Groups that the finished run is scored on, and nothing else.
+        test_split: Official part that is used so too.
     """
 
     path: str
@@ -52,8 +56,12 @@ class DataSettings:
     dataset: str = "pack"
     leaves: dict[str, tuple[str, ...]] = field(default_factory=dict)
     outlined: bool = True
+    split: str = ""
     exclude: tuple[str, ...] = ()
     validate: tuple[str, ...] = ()
+    validate_split: str = ""
+    test: tuple[str, ...] = ()
+    test_split: str = ""
 
     __pydantic_config__ = NOTHING_ELSE
 
@@ -90,6 +98,37 @@ class TrainSettings:
     seed: NotNegative[int] = 0
     clip_by: Literal["norm", "value", "nothing"] = "norm"
     balance: Literal["area", "tissue", "type"] = "area"
+
+    __pydantic_config__ = NOTHING_ELSE
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """When a run ends and how it is carried out; of several ends the first that is reached counts, 0 is none.
+
+    Attributes:
+        epochs: Ends after so many: as many crops each as cover the training pixels once.
+        minutes: Ends after so many minutes of training.
+        tflop: Ends after so many 10^12 operations, counted for the way there and estimated as three times that.
+        cool: Share of the run, its last, over which the rate falls to 0.
+        precision: Of the arithmetic; "auto" is bf16 where the device has it, else f32.
+        accumulate: Parts a batch is computed in, one after another, which takes less memory.
+        skip: Batches with numbers that are not finite that are left out before the run is ended.
+        validate_every: Epochs between two validations, which are never nearer than checkpoints; 0 is never.
+        best: What the best weights are chosen by: highest panoptic quality or lowest loss of what is set aside.
+        patience: Validations without a better one that end the run.
+    """
+
+    epochs: NotNegative[float] = 0.0
+    minutes: NotNegative[float] = 0.0
+    tflop: NotNegative[float] = 0.0
+    cool: Annotated[float, Range(ge=0, lt=1)] = 0.0
+    precision: Literal["auto", "f32", "bf16", "fp16"] = "auto"
+    accumulate: Positive[int] = 1
+    skip: NotNegative[int] = 0
+    validate_every: NotNegative[int] = 1
+    best: Literal["pq", "loss"] = "pq"
+    patience: NotNegative[int] = 0
 
     __pydantic_config__ = NOTHING_ELSE
 
@@ -135,6 +174,7 @@ class ResolvedRecipe:
         optimiser: Name, and its options.
         augment: How crops are varied.
         train: The optimiser's course.
+        run: When a run ends and how it is carried out.
         about: What the model's card says beside it.
     """
 
@@ -155,6 +195,7 @@ class ResolvedRecipe:
     optimiser_options: dict[str, Any] = field(default_factory=dict)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    run: RunSettings = field(default_factory=RunSettings)
     about: AboutSettings = field(default_factory=AboutSettings)
 
     __pydantic_config__ = NOTHING_ELSE
@@ -176,14 +217,21 @@ class ResolvedRecipe:
     def digest(self) -> str:
         """SHA-256 of what decides the weights.
 
-        The number of steps, how often they are saved, the decoder and the card do not count: a run can be prolonged
-        and its results told or decoded otherwise.
+        When it ends, how often it is saved and looked at, the decoder and the card do not count: a run can be
+        prolonged and its results told or decoded otherwise. Of later additions only what is used counts, so that
+        older runs can go on.
         """
         plain = asdict(self)
         for name in ("about", "encoding_options"):
             del plain[name]
         for name in ("steps", "save_every"):
             del plain["train"][name]
+        plain["run"] = {name: plain["run"][name] for name in ("precision", "accumulate")}
+        plain["run"] = {name: value for name, value in plain["run"].items() if value != getattr(RunSettings(), name)}
+        for table in (plain, *plain["data"]):
+            for name in ("run", "split", "validate_split", "test", "test_split"):
+                if name in table and not table[name]:
+                    del table[name]
         return sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     def retold(self, other: ResolvedRecipe) -> ResolvedRecipe:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
+from os import link
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +19,9 @@ from nuclens.core.errors import CheckpointError
 from nuclens.core.files import replacing
 
 Tensors: TypeAlias = dict[str, Tensor]
+CHECKPOINT = "checkpoint.safetensors"
+PREVIOUS, BROKEN = "checkpoint.previous.safetensors", "checkpoint.broken.safetensors"
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -26,6 +33,8 @@ class State:
         optimizer: Of its parameters.
         step: Steps done.
         cooling: First step of the cool-down and its length; None until one is asked for.
+        skipped: Steps whose numbers were not finite, so that nothing was learned from them.
+        scaler: Of losses in half precision; None in any other.
         average: Exponential moving average of every weight and buffer of the network: what is exported.
     """
 
@@ -33,6 +42,8 @@ class State:
     optimizer: torch.optim.Optimizer
     step: int = 0
     cooling: tuple[int, int] | None = None
+    skipped: int = 0
+    scaler: Any = None
     average: Tensors = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +62,7 @@ class State:
                 self.average[name].copy_(value)
 
     def save(self, path: Path, digest: str) -> None:
-        """Write everything; `digest` names the recipe.
+        """Write everything; `digest` names the recipe. A file that is there already is kept as `PREVIOUS`.
 
         Raises:
             OutputError: The file cannot be written.
@@ -61,10 +72,15 @@ class State:
         for index, entry in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in entry.items()}
         notes = {"step": str(self.step), "recipe": digest}
+        if self.skipped:
+            notes["skipped"] = str(self.skipped)
+        if self.scaler is not None:
+            notes["scaler"] = json.dumps(self.scaler.state_dict())
         if self.cooling:
             notes |= {"cool_from": str(self.cooling[0]), "cool_steps": str(self.cooling[1])}
         with replacing(path) as temporary:
             save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, notes)
+            _keep(path)
 
     def load(self, path: Path, digest: str | None = None) -> None:
         """Read everything back; a `digest` other than the file's is refused.
@@ -80,7 +96,9 @@ class State:
         fill(self.network.state_dict(), part(tensors, "network."), path)
         fill(self.average, part(tensors, "average."), path)
         self._load_optimizer(part(tensors, "optimizer."))
-        self.step = int(notes["step"])
+        self.step, self.skipped = int(notes["step"]), int(notes.get("skipped", "0"))
+        if self.scaler is not None and "scaler" in notes:
+            self.scaler.load_state_dict(json.loads(notes["scaler"]))
         self.cooling = (int(notes["cool_from"]), int(notes["cool_steps"])) if "cool_from" in notes else None
 
     def _load_optimizer(self, tensors: Tensors) -> None:
@@ -93,6 +111,39 @@ class State:
             moment = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
             entries.setdefault(int(index), {})[key] = moment.detach()
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": entries})
+
+
+def checkpoint_of(run: Path) -> Path | None:
+    """The newest sound checkpoint of a run, under its usual name; None where there is none yet.
+
+    A newest one that is broken is put aside, not removed, and the one before it takes its place.
+
+    Raises:
+        CheckpointError: There is only a broken one.
+    """
+    newest, previous = run / CHECKPOINT, run / PREVIOUS
+    if newest.exists():
+        try:
+            read_notes(newest)
+        except CheckpointError as error:
+            if not previous.exists():
+                raise CheckpointError(
+                    f"{error}; there is no older one beside it: fetch the file again, or begin anew in another --out"
+                ) from error
+            newest.replace(run / BROKEN)
+            log.warning("%s; it is kept as %s, and the run goes on from the one before", error, BROKEN)
+    if not newest.exists() and previous.exists():
+        previous.replace(newest)
+    return newest if newest.exists() else None
+
+
+def _keep(path: Path) -> None:
+    """Give what is at a path a second name, where the file system has such a thing."""
+    second = path.with_name(PREVIOUS)
+    if path.exists() and path.name == CHECKPOINT:
+        with suppress(OSError):
+            second.unlink(missing_ok=True)
+            link(path, second)
 
 
 @torch.no_grad()
@@ -116,6 +167,19 @@ def fill(target: Tensors, source: Tensors, path: Path) -> None:
 def part(tensors: Tensors, prefix: str) -> Tensors:
     """Tensors whose names have a prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """Metadata of a safetensors file, which is checked for being whole.
+
+    Raises:
+        CheckpointError: There is no such file, or it is broken.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read as safetensors ({error})") from error
 
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:

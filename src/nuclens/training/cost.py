@@ -1,0 +1,86 @@
+"""What a network costs: parameters, and operations counted layer by layer without doing them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nuclens.core.heads import Head
+from nuclens.core.kinds import Kind
+from nuclens.training.budget import Measures
+from nuclens.training.settings import ResolvedRecipe
+
+NETWORKS: Kind[Any] = Kind("nuclens.networks")
+BACKWARD = 3  # the way back takes a product for the weights and one for the input where the way there takes one
+
+
+def built(network: str, options: dict[str, Any], heads: tuple[Head, ...]) -> nn.Module:
+    """A network by name, with weights of no meaning.
+
+    Raises:
+        UnknownPluginError: There is none of that name.
+        MissingExtraError: It needs a package that is not installed.
+    """
+    family = NETWORKS.get(network)
+    tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    made: nn.Module = family.build(heads, family.options(**tuples))
+    return made
+
+
+def sized(network: str, options: dict[str, Any], heads: tuple[Head, ...], side: int) -> tuple[int, int]:
+    """Parameters of a network, and operations of one pass over a square picture; no memory is taken for either."""
+    with torch.device("meta"):
+        made = built(network, options, heads)
+    return parameters(made), forward_flop(made, (1, 3, side, side))
+
+
+def parameters(network: nn.Module) -> int:
+    """Number of weights that are learned."""
+    return sum(value.numel() for value in network.parameters() if value.requires_grad)
+
+
+def forward_flop(network: nn.Module, shape: tuple[int, int, int, int]) -> int:
+    """Multiplications and additions, each counted, of one pass over a batch of (n, channels, h, w)."""
+    shadow = copy.deepcopy(network).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        shadow(torch.zeros(shape, device="meta"))
+    return int(counter.get_total_flops())
+
+
+def receptive_field(network: nn.Module, side: int = 512) -> int | None:
+    """Side of the square of input pixels that may move one pixel of the output; None where it is `side` or more.
+
+    Found by the gradient of a middle pixel, with all weights alike and means in the place of maxima, which let
+    through the largest value alone.
+    """
+    probe = copy.deepcopy(network).double().eval()
+    for module in probe.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.MaxPool2d):
+                setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+    x = torch.ones(1, 3, side, side, dtype=torch.float64, requires_grad=True)
+    out = next(iter(probe(x).values()))
+    out[0, :, side // 2, side // 2].sum().backward()
+    if x.grad is None:
+        return None
+    touched = torch.nonzero(x.grad[0].abs().sum(dim=0))
+    spans = (touched.max(dim=0).values - touched.min(dim=0).values + 1).tolist()
+    return None if max(spans) >= side else int(max(spans))
+
+
+def measures(recipe: ResolvedRecipe, network: nn.Module, pixels: int) -> Measures:
+    """Length of an epoch over so many training pixels, and the operations of a step."""
+    train = recipe.train
+    crop = forward_flop(network, (1, 3, train.crop, train.crop))
+    return Measures(epoch_steps(recipe, pixels), BACKWARD * crop * train.batch)
+
+
+def epoch_steps(recipe: ResolvedRecipe, pixels: int) -> int:
+    """Steps whose crops have as many pixels as the training images."""
+    return max(1, -(-pixels // (recipe.train.batch * recipe.train.crop**2)))
