@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from nuclens.core.errors import RecipeError
+from nuclens.core.errors import InputError, RecipeError
 
 pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 from nuclens.recipes import load_recipe
 from nuclens.training.augment_settings import PRESETS, AugmentSettings
+from nuclens.training.budget import Budget
+from nuclens.training.schedule import schedule_of
 from nuclens.training.settings import ResolvedRecipe, from_plain
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
@@ -247,12 +249,19 @@ def test_schedule_and_optimiser_are_tables_of_a_name_and_options(path: Path) -> 
 
 def test_a_schedule_without_length_is_as_long_as_the_run_was_told_to_be(path: Path) -> None:
     cosine = load(path, GOOD, "schedule='cosine'", "train.warm_up=3")
-    assert cosine.schedule_options == {"length": 10}
+    assert schedule_of(cosine, None).at(10) == pytest.approx(schedule_of(cosine, None, last=10).at(10)) == 0
     longer = load(path, GOOD, "schedule='cosine'", "train.warm_up=3", "train.steps=20")
     assert longer.digest != cosine.digest, "other rates, other weights"
     assert load(path, GOOD, "train.steps=20").digest == load(path).digest
+    assert schedule_of(longer, None).at(10) > 0
     told = load(path, GOOD, "schedule={name='polynomial', length=7}")
-    assert told.schedule_options == {"length": 7}
+    assert schedule_of(told, None, last=20).at(7) == 0
+    assert load(path, GOOD, "schedule={name='polynomial', length=7}", "train.steps=20").digest == told.digest
+
+
+def test_a_schedule_over_a_run_that_only_time_ends_is_refused(path: Path) -> None:
+    with pytest.raises(InputError, match=r"give schedule\.length"):
+        schedule_of(Budget(minutes=5).over(load(path, GOOD, "schedule='cosine'", "train.warm_up=3")), None)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +346,7 @@ def test_options_stay_with_the_name_they_belong_to(path: Path, told: str) -> Non
     beginning = 'extends = "base.toml"\n'
     assert load(path, beginning, "schedule.factor=2.0").schedule_options == {"first": 500, "factor": 2.0}
     other = load(path, beginning + told, "train.warm_up=2")
-    assert (other.schedule, other.schedule_options["length"]) == ("cosine", 10)
+    assert other.schedule == "cosine"
     assert "first" not in other.schedule_options
     strong = AugmentSettings(**PRESETS["strong"])
     assert load(path, beginning, "augment.noise=1.0").augment == replace(strong, noise=1.0)

@@ -7,7 +7,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from functools import reduce
 from importlib import resources
 from operator import getitem
@@ -62,7 +62,6 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> ResolvedRecipe
     for change in changes:
         plain = _merged(plain, _parsed(change))
     recipe, faults = _checked(_flat(plain))
-    recipe = recipe and _lengthened(recipe)
     faults += _unfit(recipe) if recipe else []
     if recipe is None or faults:
         heading = f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}"
@@ -143,14 +142,6 @@ def _flat(plain: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _lengthened(recipe: ResolvedRecipe) -> ResolvedRecipe:
-    """With the run's steps where the schedule wants a length and is told none: it decides the weights."""
-    given = recipe.schedule_options
-    if recipe.schedule not in ("polynomial", "cosine") or given.get("length"):
-        return recipe
-    return replace(recipe, schedule_options={**given, "length": recipe.train.steps})
-
-
 def _checked(plain: dict[str, Any]) -> tuple[ResolvedRecipe | None, list[str]]:
     """The recipe and its faults of form; it is None where they leave too little of it to look at the rest."""
     text = json.dumps(plain, default=str)
@@ -219,10 +210,11 @@ def _unfit(recipe: ResolvedRecipe) -> list[str]:
     if network := _plugin(NETWORKS, recipe.network, faults):
         faults += _option_faults("network", network.options, recipe.network_options)
     if encoding := _plugin(ENCODINGS, recipe.encoding, faults):
-        faults += _option_faults("encoding", encoding.options, recipe.encoding_options)
-        # Where leaves are at fault there is no schema to ask by.
+        misfits = [*_option_faults("encoding", encoding.options, recipe.encoding_options)]
+        faults += misfits
+        # Where leaves or options are at fault there is nothing to ask by.
         with suppress(ValueError):
-            heads = encoding.heads(recipe.schema)
+            heads = None if misfits else encoding.heads(recipe.schema, encoding.options(**recipe.encoding_options))
     for kind, chosen, known in (("schedule", recipe.schedule, SCHEDULES), ("optimiser", recipe.optimiser, OPTIMISERS)):
         if chosen in known:
             faults += _option_faults(kind, known[chosen], getattr(recipe, f"{kind}_options"))
@@ -239,6 +231,8 @@ def _schedule_faults(recipe: ResolvedRecipe) -> Iterator[str]:
     warm_up, given = recipe.train.warm_up, recipe.schedule_options
     whole = {"cosine": "length", "restarts": "first"}.get(recipe.schedule)
     steps = given.get(whole) if whole else None
+    if recipe.falls_to_the_end and not (recipe.run.epochs or recipe.run.tflop or recipe.run.minutes):
+        steps = recipe.train.steps
     if isinstance(steps, int) and steps <= warm_up:
         yield f"schedule.{whole}: {steps} steps with {warm_up} of warm-up in them; wanted more"
 

@@ -21,7 +21,7 @@ pytest.importorskip("nuclens.training", exc_type=ImportError)
 from nuclens.jobs.finetune import COURSE, LIMIT, Own, base_recipe, tuned_recipe
 from nuclens.jobs.train import TrainOptions, resolve
 from nuclens.recipes import load_recipe
-from nuclens.training.budget import NO_END
+from nuclens.training.schedule import NO_END
 from nuclens.training.settings import ResolvedRecipe
 from nuclens.training.start import Course
 

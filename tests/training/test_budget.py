@@ -6,8 +6,9 @@ import pytest
 
 pytest.importorskip("nuclens.training", exc_type=ImportError)
 
-from nuclens.training.budget import NO_END, Budget, Ending, Measures, ending_of
+from nuclens.training.budget import Budget, Ending, Measures, ending_of
 from nuclens.training.cost import epoch_steps, forward_flop, measures, parameters
+from nuclens.training.schedule import NO_END
 from nuclens.training.settings import ResolvedRecipe
 from nuclens.training.start import build
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from nuclens.training.schedule import NO_END
 from nuclens.training.settings import ResolvedRecipe
-
-NO_END = 10**9  # steps of a run that something else ends
 
 
 @dataclass(frozen=True, slots=True)

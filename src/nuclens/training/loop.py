@@ -120,7 +120,6 @@ class Run:
         self.fabric, self.step, self.state = fabric, step, state
         (self.job, self.hooks), (self.sampler, self.rows) = job, feed
         self.recipe, self.first = self.job.recipe, fabric.global_rank == 0
-        self.schedule = self._schedule()
         self.history: list[tuple[int, float]] = []
 
     def go(self, sources: list[Source]) -> None:
@@ -129,6 +128,7 @@ class Run:
         pixels = sum(source.labels.size for source in sources)
         size = measures(recipe, state.network, pixels)
         self.ending = ending_of(recipe, size, self.rows.first)
+        self.schedule = self._schedule()
         last = sum(state.cooling) if state.cooling else self.ending.last
         self.epoch = size.epoch
         self.every = size.epoch * -(-recipe.train.save_every // size.epoch) * recipe.run.validate_every
@@ -208,7 +208,7 @@ class Run:
                 self.schedule = self._schedule()
 
     def _schedule(self) -> Schedule:
-        return schedule_of(self.recipe, self.state.cooling)
+        return schedule_of(self.recipe, self.state.cooling, self.ending.last)
 
     def _validator(self, sources: list[Source]) -> Validator | None:
         """Looks at what the recipe sets aside; the film shows training images where that is nothing."""

@@ -11,13 +11,14 @@ from statistics import median
 import torch
 
 from nuclens.core.machine import peak_memory
-from nuclens.training.budget import NO_END, ending_of
+from nuclens.training.budget import ending_of
 from nuclens.training.cost import forward_flop, measures, parameters
 from nuclens.training.environment import digests
 from nuclens.training.faults import in_memory
 from nuclens.training.loop import Step, blank, terms_of
 from nuclens.training.processes import fabric_of
 from nuclens.training.sampling import Sampler, load_sources, missing_leaves
+from nuclens.training.schedule import NO_END
 from nuclens.training.settings import ResolvedRecipe
 from nuclens.training.start import ENCODINGS, Course
 

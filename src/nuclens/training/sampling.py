@@ -209,7 +209,9 @@ class Sampler:
         centres = moved_centres(source.truth.centres, affine, field)
         if field is not None:
             centres = recentred(labels, centres)
-        targets: Batch = self.encoding.encode(Truth(labels.clip(0), source.truth.leaves, centres))
+        targets: Batch = self.encoding.encode(
+            Truth(labels.clip(0), source.truth.leaves, centres), self.encoding.options(**self.recipe.encoding_options)
+        )
         outlined = known & source.outlined
         return {
             "rgb": recolour(rng, self._restained(rng, rgb, labels, source), augment),

@@ -162,6 +162,7 @@ class Plateau:
         return min(warm, max(self.low, warm * self.factor**falls))
 
 
+NO_END = 10**9  # steps of a run that something else ends
 SCHEDULES: dict[str, type[Curve]] = {
     "constant": Constant,
     "step": Step,
@@ -215,9 +216,26 @@ class Schedule:
         return rate * max(0.0, 1 - (step - self.cool_from) / max(self.cool_steps, 1))
 
 
-def schedule_of(recipe: ResolvedRecipe, cooling: tuple[int, int] | None) -> Schedule:
-    """The schedule of a recipe, and of the first step and the length of a cool-down where there is one."""
-    curve = SCHEDULES[recipe.schedule](**recipe.schedule_options)
+def schedule_of(recipe: ResolvedRecipe, cooling: tuple[int, int] | None, last: int = 0) -> Schedule:
+    """The schedule of a recipe, and of the first step and the length of a cool-down where there is one.
+
+    Args:
+        recipe: What is to be trained.
+        cooling: First step and length of the cool-down.
+        last: Step after which the run ends; 0 is the recipe's.
+
+    Raises:
+        InputError: The schedule falls over the whole run, of which nobody knows how many steps it has.
+    """
+    options, last = dict(recipe.schedule_options), last or recipe.train.steps
+    if recipe.falls_to_the_end:
+        if last >= NO_END:
+            raise InputError(
+                f"schedule {recipe.schedule}: a run that ends by minutes has no length to fall over; "
+                f"give schedule.length in steps, or end it by steps, epochs or operations"
+            )
+        options["length"] = last
+    curve = SCHEDULES[recipe.schedule](**options)
     cool_from, cool_steps = cooling or (None, 0)
     return Schedule(recipe.train.rate, recipe.train.warm_up, cool_from, cool_steps, curve)
 

@@ -15,6 +15,7 @@ from nuclens.training.augment_settings import AugmentSettings
 from nuclens.training.ranges import NOTHING_ELSE, Grey, NotNegative, Positive, Range
 
 RECIPE = "recipe.json"
+LENGTHY = ("polynomial", "cosine")  # schedules that fall over the whole run, unless they are told a length
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,21 +219,29 @@ class ResolvedRecipe:
         """SHA-256 of what decides the weights.
 
         When it ends, how often it is saved and looked at, the decoder and the card do not count: a run can be
-        prolonged and its results told or decoded otherwise. Of later additions only what is used counts, so that
-        older runs can go on.
+        prolonged and its results told or decoded otherwise. Where the rate falls over the whole run, its end does
+        count. Of later additions only what is used counts, so that older runs can go on.
         """
         plain = asdict(self)
+        ends = (self.train.steps, self.run.epochs, self.run.tflop) if self.falls_to_the_end else None
         for name in ("about", "encoding_options"):
             del plain[name]
         for name in ("steps", "save_every"):
             del plain["train"][name]
         plain["run"] = {name: plain["run"][name] for name in ("precision", "accumulate")}
         plain["run"] = {name: value for name, value in plain["run"].items() if value != getattr(RunSettings(), name)}
+        if ends:
+            plain["run"]["ends"] = ends
         for table in (plain, *plain["data"]):
             for name in ("run", "split", "validate_split", "test", "test_split"):
                 if name in table and not table[name]:
                     del table[name]
         return sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def falls_to_the_end(self) -> bool:
+        """Whether the rate falls over the whole run, since its schedule is of that kind and was told no length."""
+        return self.schedule in LENGTHY and not self.schedule_options.get("length")
 
     def retold(self, other: ResolvedRecipe) -> ResolvedRecipe:
         """This recipe with the other's decoder settings and card texts: what may change after training."""

@@ -45,7 +45,8 @@ class Course:
 
 def heads_of(recipe: ResolvedRecipe) -> tuple[Head, ...]:
     """The heads that the recipe's encoding needs for its classes."""
-    heads: tuple[Head, ...] = ENCODINGS.get(recipe.encoding).heads(recipe.schema)
+    encoding = ENCODINGS.get(recipe.encoding)
+    heads: tuple[Head, ...] = encoding.heads(recipe.schema, encoding.options(**recipe.encoding_options))
     return heads
 
 
