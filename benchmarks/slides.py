@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -27,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from overhead import cpu, one_core_rate  # type: ignore[import-not-found]  # lies beside this file
 
 HERE = Path(__file__).parent
 SAVED = HERE.parent / "docs" / "results" / "slides.json"
@@ -293,24 +292,6 @@ def away_from_borders(out: Path, repeats: int) -> dict[str, Any]:
         "repeats_that_are_equal": sum(found == usual for found in sets.values()),
         "groups": pq.ParquetFile(path).num_row_groups,
     }
-
-
-def cpu() -> float:
-    """Core-seconds of this process, all threads, start-up included."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def one_core_rate() -> float:
-    """GFLOP/s of a single-precision matrix product on one core, best of five."""
-    code = (
-        "import time, numpy as np; a = np.ones((2048, 2048), np.float32); a @ a; best = 9e9\n"
-        "for _ in range(5):\n    t = time.thread_time(); a @ a; best = min(best, time.thread_time() - t)\n"
-        "print(2 * 2048**3 / best / 1e9)"
-    )
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
-    return float(run.stdout)
 
 
 if __name__ == "__main__":

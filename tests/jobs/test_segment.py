@@ -22,6 +22,7 @@ from nuclens.core.tiling import Box
 from nuclens.core.types import HEMATOXYLIN, Instances, concatenate
 from nuclens.engines.openvino import PLUGIN as OPENVINO
 from nuclens.jobs.pictures import Area, Picture
+from nuclens.jobs.results import Results
 from nuclens.jobs.segment import Segmenter, load_model, run, segment
 
 Disc = tuple[int, int, int]
@@ -438,6 +439,33 @@ def test_the_frame_moves_results_and_nothing_else(segmenter: Segmenter, paint: P
     np.testing.assert_allclose(moved.centroids, shown.centroids + np.array([1000, 70]))
     np.testing.assert_array_equal(moved.ids, shown.ids)
     np.testing.assert_array_equal(region.ids, shown.ids)
+
+
+def test_pictures_of_a_marked_slide_lie_on_its_pixels(segmenter: Segmenter, paint: Paint, tmp_path: Path) -> None:
+    slide = array_slide(paint(200, 200, scattered(200, 200)))
+    drawn = []
+    for area in (Area(), Area(frame="file")):
+        marked: Any = Marked(slide)
+        picture = segmenter.picture("a", marked, 0.25, area)
+        [record] = run(segmenter, [picture], Results(segmenter, tmp_path / area.frame, {}, ("labels", "overlay")))
+        assert not isinstance(record, NuclensError)
+        assert record["files"] == ["label.tif", "overlay.png"]
+        drawn.append((tmp_path / area.frame / "a" / "overlay.png").read_bytes())
+    assert drawn[0] == drawn[1]
+    assert tifffile.imread(tmp_path / "file" / "a" / "label.tif").shape == (5000, 4000)
+    np.testing.assert_array_equal(
+        tifffile.imread(tmp_path / "file" / "a" / "label.tif")[1000:1200, 70:270],
+        tifffile.imread(tmp_path / "bounds" / "a" / "label.tif"),
+    )
+
+
+def test_labels_of_a_huge_plane_are_refused(segmenter: Segmenter, paint: Paint, tmp_path: Path) -> None:
+    marked: Any = Marked(array_slide(paint(200, 200, scattered(200, 200))), plane=(100_000, 50_000))
+    picture = segmenter.picture("a", marked, 0.25, Area(frame="file"))
+    [record] = run(segmenter, [picture], Results(segmenter, tmp_path, {}, ("labels", "csv")))
+    assert not isinstance(record, NuclensError)
+    assert record["files"] == ["instances.csv"]
+    assert record["notes"][0].startswith("labels not written: 100000 x 50000 pixels")
 
 
 def test_a_bug_in_reading_reaches_the_caller(segmenter: Segmenter, paint: Paint) -> None:

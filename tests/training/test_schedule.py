@@ -20,7 +20,6 @@ from nuclens.training.schedule import (
     Restarts,
     Schedule,
     Step,
-    stalled,
 )
 
 curves: st.SearchStrategy[Curve] = st.one_of(
@@ -177,12 +176,3 @@ def test_a_plateau_without_validation_is_told() -> None:
     assert schedule.at(0, []) == 1.0
     with pytest.raises(InputError, match="plateau"):
         schedule.at(0)
-
-
-def test_a_run_stalls_when_its_patience_is_used_up() -> None:
-    values = history(0.5, 0.4, 0.41, 0.4, 0.39, 0.395, 0.39)
-    assert [stalled(values[:count], patience=2) for count in range(8)] == [*[False] * 4, True, False, False, True]
-    assert not stalled(values, patience=0)
-    assert not stalled(values, patience=3)
-    assert stalled(values, patience=3, least=0.02)
-    assert stalled(history(nan, nan), patience=2)

@@ -148,11 +148,12 @@ def _cost(network: str, options: dict[str, Any], heads: tuple[Head, ...]) -> dic
 
 def _receptive_field(network: str) -> str | int:
     try:
-        from nuclens.training.cost import built, receptive_field
+        from nuclens.training.cost import built
+        from nuclens.training.facts import receptive_field
     except MissingExtraError:
         return _NO_TORCH
     found = receptive_field(built(network, {}, _ONE_HEAD))
-    return "512 or more" if found is None else found
+    return "the whole tile" if found is None else found
 
 
 def _told(known: dict[str, Any]) -> dict[str, Any]:

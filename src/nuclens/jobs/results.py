@@ -6,13 +6,14 @@ import json
 import math
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 import imagecodecs
+import numpy as np
 
 from nuclens import __version__
 from nuclens.core.census import Census
@@ -20,7 +21,7 @@ from nuclens.core.errors import InputError, OutputError
 from nuclens.core.files import replacing
 from nuclens.core.machine import bytes_read, peak_memory
 from nuclens.core.suffixes import FORMATS
-from nuclens.core.types import AREA, Instances, concatenate
+from nuclens.core.types import AREA, Frame, Instances, concatenate
 from nuclens.jobs.journal import DiskJournal
 from nuclens.jobs.pictures import PLAIN_PIXELS, Picture, is_slide
 from nuclens.jobs.segment import Segmenter
@@ -120,9 +121,9 @@ class Results:
         """All nuclei in memory.
 
         Raises:
-            InputError: The picture is larger than plain images may be.
+            InputError: The frame is larger than plain images may be.
         """
-        height, width = picture.slide.shape
+        height, width = picture.frame.height, picture.frame.width
         if height * width > PLAIN_PIXELS:
             raise InputError(f"{height} x {width} pixels; it holds at most {PLAIN_PIXELS // 10**6} megapixels")
         return concatenate(list(self.segmenter.result(picture)))
@@ -206,6 +207,9 @@ def _effort(picture: Picture) -> dict[str, Any]:
 
 def _write_overlay(path: Path, picture: Picture, nuclei: Instances) -> None:
     height, width = picture.slide.shape
+    # Pixels are those of level 0, wherever it lies in the frame.
+    vertices = nuclei.vertices - np.array(picture.plan.origin, np.float32)
+    nuclei = replace(nuclei, frame=Frame(height, width, nuclei.frame.mpp), vertices=vertices)
     drawn = overlay(picture.slide.read((0, 0, height, width)), nuclei)
     # Tissue is noise to a compressor: without the search for repeats the file grows by 7 % and takes 0.4 times as long.
     strategy, rows = imagecodecs.PNG.STRATEGY.HUFFMAN_ONLY, imagecodecs.PNG.FILTER.SUB

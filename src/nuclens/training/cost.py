@@ -51,29 +51,6 @@ def forward_flop(network: nn.Module, shape: tuple[int, int, int, int]) -> int:
     return int(counter.get_total_flops())
 
 
-def receptive_field(network: nn.Module, side: int = 512) -> int | None:
-    """Side of the square of input pixels that may move one pixel of the output; None where it is `side` or more.
-
-    Found by the gradient of a middle pixel, with all weights alike and means in the place of maxima, which let
-    through the largest value alone.
-    """
-    probe = copy.deepcopy(network).double().eval()
-    for module in probe.modules():
-        for name, child in module.named_children():
-            if isinstance(child, nn.MaxPool2d):
-                setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.constant_(module.weight, 1 / module.weight[0].numel())
-    x = torch.ones(1, 3, side, side, dtype=torch.float64, requires_grad=True)
-    out = next(iter(probe(x).values()))
-    out[0, :, side // 2, side // 2].sum().backward()
-    if x.grad is None:
-        return None
-    touched = torch.nonzero(x.grad[0].abs().sum(dim=0))
-    spans = (touched.max(dim=0).values - touched.min(dim=0).values + 1).tolist()
-    return None if max(spans) >= side else int(max(spans))
-
-
 def measures(recipe: ResolvedRecipe, network: nn.Module, pixels: int) -> Measures:
     """Length of an epoch over so many training pixels, and the operations of a step."""
     train = recipe.train

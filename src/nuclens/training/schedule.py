@@ -240,21 +240,6 @@ def schedule_of(recipe: ResolvedRecipe, cooling: tuple[int, int] | None, last: i
     return Schedule(recipe.train.rate, recipe.train.warm_up, cool_from, cool_steps, curve)
 
 
-def stalled(history: History, patience: int, least: float = 0.0) -> bool:
-    """Whether the last `patience` validations brought nothing better than the best before them: time to stop.
-
-    Example:
-        >>> stalled([(10, 0.5), (20, 0.4), (30, 0.41), (40, 0.4)], patience=2)
-        True
-
-    Source: Prechelt, Early Stopping, LNCS 1524, 1998, criterion UP.
-    """
-    best, bad = inf, 0
-    for _, value in history:
-        best, bad = (value, 0) if value < best - least else (best, bad + 1)
-    return bad >= patience > 0
-
-
 def _wave(step: int, length: int, warm_up: int, ends: tuple[float, float]) -> float:
     low, high = ends
     if step < warm_up:
