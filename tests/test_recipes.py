@@ -185,7 +185,7 @@ def test_values_out_of_range_or_of_another_kind(path: Path, change: str) -> None
 
 
 def test_what_must_be_there(path: Path) -> None:
-    required = {"name", "mpp", "leaves", "types", "network", "encoding", "losses", "data"}
+    required = {"name", "leaves", "types", "network", "encoding", "losses", "data"}
     assert set(faults(path, "")) == {f"{part}: missing" for part in required}
     assert faults(path, GOOD.replace('name = "nuclens"\n', "")) == ["network: missing"]
 
@@ -385,3 +385,38 @@ def test_bytes_that_are_no_text_are_told(path: Path) -> None:
     path.write_bytes(b'name = "\xff"')
     with pytest.raises(RecipeError, match="not TOML"):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(("planes", "channels"), [("grey", 1), ("rgb_stains", 6)])
+def test_a_network_takes_as_many_channels_as_there_are_planes(path: Path, planes: str, channels: int) -> None:
+    recipe = load(path, GOOD, f"planes={planes!r}")
+    assert recipe.network_options["channels"] == channels
+    assert recipe.preprocessing.channels == channels
+    saved = path.with_suffix(".json")
+    saved.write_text(recipe.to_json(), encoding="utf-8")
+    assert load_recipe(saved) == recipe
+    assert load(path, GOOD, f"planes={planes!r}", f"network.channels={channels}") == recipe
+
+
+def test_colours_are_three_channels_and_not_written_down(path: Path) -> None:
+    assert load(path, GOOD, "planes='rgb'") == load(path, GOOD)
+    assert "channels" not in load(path, GOOD).network_options
+
+
+@pytest.mark.parametrize(("planes", "channels", "count"), [("rgb", 1, 3), ("grey", 3, 1), ("rgb_stains", 4, 6)])
+def test_channels_that_contradict_the_planes_are_a_fault(path: Path, planes: str, channels: int, count: int) -> None:
+    (told,) = faults(path, GOOD, f"planes='{planes}'", f"network.channels={channels}")
+    assert told.startswith(
+        f"network.channels: {channels}, planes '{planes}' are {count}; leave it out, or choose of rgb (3)"
+    )
+
+
+def test_planes_that_there_are_not_are_a_fault(path: Path) -> None:
+    (told,) = faults(path, GOOD, "planes='purple'")
+    assert told.startswith("planes: ")
+    assert "'grey'" in told
+
+
+def test_a_recipe_need_not_know_the_resolution(path: Path) -> None:
+    assert load(path, GOOD.replace("mpp = 0.25\n", "")).mpp is None
+    assert type(load(path, GOOD, "mpp=1").mpp) is float

@@ -20,6 +20,7 @@ from nuclens.core.datasets import DATASETS
 from nuclens.core.errors import InputError, RecipeError, UnknownPluginError
 from nuclens.core.heads import Head
 from nuclens.core.kinds import Kind
+from nuclens.core.planes import COUNTS
 from nuclens.training.augment_settings import PRESETS
 from nuclens.training.losses import terms
 from nuclens.training.optimisers import OPTIMISERS
@@ -61,7 +62,7 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> ResolvedRecipe
         plain = _merged(_read(path.parent / str(base)), plain)
     for change in changes:
         plain = _merged(plain, _parsed(change))
-    recipe, faults = _checked(_flat(plain))
+    recipe, faults = _checked(_shown(_flat(plain)))
     faults += _unfit(recipe) if recipe else []
     if recipe is None or faults:
         heading = f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}"
@@ -142,6 +143,13 @@ def _flat(plain: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def _shown(plain: dict[str, Any]) -> dict[str, Any]:
+    """A network that is not told its channels takes as many as there are planes."""
+    count, options = COUNTS.get(plain.get("planes", "rgb"), 3), plain["network_options"]
+    # Three is what every network takes by itself, and was never written into recipes.
+    return plain if count == 3 else plain | {"network_options": {"channels": count, **options}}
+
+
 def _checked(plain: dict[str, Any]) -> tuple[ResolvedRecipe | None, list[str]]:
     """The recipe and its faults of form; it is None where they leave too little of it to look at the rest."""
     text = json.dumps(plain, default=str)
@@ -208,7 +216,7 @@ def _unfit(recipe: ResolvedRecipe) -> list[str]:
     faults = list(_leaf_faults(recipe))
     heads: tuple[Head, ...] | None = None
     if network := _plugin(NETWORKS, recipe.network, faults):
-        faults += _option_faults("network", network.options, recipe.network_options)
+        faults += [*_option_faults("network", network.options, recipe.network_options), *_plane_faults(recipe)]
     if encoding := _plugin(ENCODINGS, recipe.encoding, faults):
         misfits = [*_option_faults("encoding", encoding.options, recipe.encoding_options)]
         faults += misfits
@@ -225,6 +233,13 @@ def _unfit(recipe: ResolvedRecipe) -> list[str]:
     for name in sorted({data.dataset for data in recipe.data}):
         _plugin(DATASETS, name, faults)
     return [*faults, *_loss_faults(recipe, heads)]
+
+
+def _plane_faults(recipe: ResolvedRecipe) -> Iterator[str]:
+    channels, count = recipe.network_options.get("channels", 3), COUNTS[recipe.planes]
+    if isinstance(channels, int) and channels != count:
+        there = ", ".join(f"{name} ({planes})" for name, planes in COUNTS.items())
+        yield f"network.channels: {channels}, planes {recipe.planes!r} are {count}; leave it out, or choose of {there}"
 
 
 def _schedule_faults(recipe: ResolvedRecipe) -> Iterator[str]:

@@ -65,7 +65,7 @@ def test_any_data_set_is_trained_on(tiny_recipe: ResolvedRecipe, tmp_path: Path)
 
 
 def test_crops_of_a_batch_differ(sampler: Sampler) -> None:
-    first, second = sampler.batch(0)["rgb"]
+    first, second = sampler.batch(0)["pixels"]
     assert not np.array_equal(first, second)
 
 
@@ -88,7 +88,7 @@ def test_a_failure_while_a_batch_is_made_reaches_the_caller(sampler: Sampler) ->
 def test_batches_have_the_shapes_and_types_the_loop_takes(sampler: Sampler) -> None:
     batch = sampler.batch(0)
     assert {name: (value.shape, value.dtype.name) for name, value in batch.items()} == {
-        "rgb": ((2, 64, 64, 3), "uint8"),
+        "pixels": ((2, 64, 64, 3), "uint8"),
         "known": ((2, 64, 64), "uint8"),
         "outlined": ((2, 64, 64), "uint8"),
         "nucleus": ((2, 64, 64), "uint8"),
@@ -105,9 +105,9 @@ def test_targets_lie_where_the_pixels_are(sampler: Sampler, tiny_recipe: Resolve
     for step in range(4):
         batch = replace(sampler, recipe=plain).batch(step)
         known = batch["known"] > 0
-        assert np.array_equal(batch["nucleus"][known] > 0, batch["rgb"][known][:, 0] < 200)
-        assert (batch["rgb"][..., 2][batch["type"] == LONG] > 160).all()
-        assert (batch["rgb"][..., 2][batch["type"] == ROUND] < 160).all()
+        assert np.array_equal(batch["nucleus"][known] > 0, batch["pixels"][known][:, 0] < 200)
+        assert (batch["pixels"][..., 2][batch["type"] == LONG] > 160).all()
+        assert (batch["pixels"][..., 2][batch["type"] == ROUND] < 160).all()
 
 
 def test_cut_nuclei_point_at_the_centre_of_the_whole(sampler: Sampler, tiny_recipe: ResolvedRecipe) -> None:
@@ -163,7 +163,7 @@ def test_shares_and_areas_decide_how_often_an_image_is_drawn(tiny_recipe: Resolv
     sources = load_sources(recipe, tmp_path)
     assert [source.share for source in sources] == pytest.approx([0.6, 2.4, 1.0])
     sampler = Sampler(recipe, OFFSET, sources)
-    drawn = Counter(int(level) for step in range(20) for level in sampler.batch(step)["rgb"][:, 0, 0, 0])
+    drawn = Counter(int(level) for step in range(20) for level in sampler.batch(step)["pixels"][:, 0, 0, 0])
     shares = [drawn[level] / 2000 for level in (50, 100, 150)]
     assert shares == pytest.approx([0.15, 0.6, 0.25], abs=0.04)
 

@@ -168,7 +168,7 @@ class Sampler:
         object.__setattr__(self, "draw", draw_of(self.sources, self.recipe.train.balance))
 
     def batch(self, step: int) -> Batch:
-        """Pixels `rgb` uint8 (n, h, w, 3), the encoding's targets, `known` and `outlined` uint8 (n, h, w)."""
+        """Planes `pixels` uint8 (n, h, w, c), the encoding's targets, `known` and `outlined` uint8 (n, h, w)."""
         crops = [self._crop(rng, source, focus) for rng, source, focus in self._drawn(step)]
         return {name: np.stack([crop[name] for crop in crops]) for name in crops[0]}
 
@@ -213,8 +213,9 @@ class Sampler:
             Truth(labels.clip(0), source.truth.leaves, centres), self.encoding.options(**self.recipe.encoding_options)
         )
         outlined = known & source.outlined
+        coloured = recolour(rng, self._restained(rng, rgb, labels, source), augment)
         return {
-            "rgb": recolour(rng, self._restained(rng, rgb, labels, source), augment),
+            "pixels": self.recipe.preprocessing.split(coloured),
             "known": known.astype(np.uint8),
             "outlined": outlined.astype(np.uint8),
             **targets,

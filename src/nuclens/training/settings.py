@@ -8,8 +8,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from nuclens.core.card import DatasetNote
+from nuclens.core.card import DatasetNote, Preprocessing
 from nuclens.core.errors import CheckpointError
+from nuclens.core.planes import Planes
 from nuclens.core.schema import ClassSchema, NucleusType
 from nuclens.training.augment_settings import AugmentSettings
 from nuclens.training.ranges import NOTHING_ELSE, Grey, NotNegative, Positive, Range
@@ -163,13 +164,14 @@ class ResolvedRecipe:
 
     Attributes:
         name: Of the model.
-        mpp: Micrometres per pixel the model works at.
         network: Plug-in name, and its options.
         encoding: Plug-in name, and its decoder's options.
         leaves: Leaf classes.
         types: Types of the results.
         data: Where crops come from.
         losses: Weight of each term, named by its head and its loss.
+        mpp: Micrometres per pixel the model works at; None takes images as they are.
+        planes: What the network is shown of an image; its channels follow from it.
         loss_options: Options of some terms, by the term's name.
         schedule: Name of the course of the learning rate, and its options.
         optimiser: Name, and its options.
@@ -180,7 +182,6 @@ class ResolvedRecipe:
     """
 
     name: str
-    mpp: Positive[float]
     network: str
     network_options: dict[str, Any]
     encoding: str
@@ -189,6 +190,8 @@ class ResolvedRecipe:
     types: tuple[TypeSettings, ...]
     data: tuple[DataSettings, ...]
     losses: dict[str, NotNegative[float]]
+    mpp: Positive[float] | None = None
+    planes: Planes = "rgb"
     loss_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     schedule: str = "constant"
     schedule_options: dict[str, Any] = field(default_factory=dict)
@@ -232,11 +235,18 @@ class ResolvedRecipe:
         plain["run"] = {name: value for name, value in plain["run"].items() if value != getattr(RunSettings(), name)}
         if ends:
             plain["run"]["ends"] = ends
+        if self.planes == "rgb":
+            del plain["planes"]
         for table in (plain, *plain["data"]):
             for name in ("run", "split", "validate_split", "test", "test_split"):
                 if name in table and not table[name]:
                     del table[name]
         return sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What happens to pixels before the network."""
+        return Preprocessing.usual(self.planes)
 
     @property
     def falls_to_the_end(self) -> bool:
@@ -279,7 +289,7 @@ def from_plain(kind: type[Any], value: dict[str, Any]) -> Any:
 def _rebuilt(hint: Any, value: Any) -> Any:
     if hasattr(hint, "__dataclass_fields__"):
         return from_plain(hint, value)
-    if hint is float:
+    if hint is float or (hint == float | None and value is not None):
         return float(value)
     inner = get_args(hint) or (Any,)
     if isinstance(value, list):
