@@ -23,6 +23,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "nuclens": {"size": "huge"},
     "refinenet": {"light": 1},
     "resunet": {"depth": 4.5},
+    "tsfdnet": {"backbone": "b8"},
     "unet": {"bottleneck": "long"},
     "vgg_unet": {"layers": 13},
 }
