@@ -70,6 +70,7 @@ class Card:
         limits: What is unproven or known to fail, in plain words.
         metrics: Scores by test set; each names its protocol.
         training: Recipe digest, seed, steps, compute.
+        tissues: What the channels of a head of the whole image stand for; none where there is no such head.
     """
 
     name: str
@@ -91,10 +92,15 @@ class Card:
     limits: tuple[str, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    tissues: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """The card as `card.json` holds it."""
-        return json.dumps({"card_version": CARD_VERSION, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+        plain = {"card_version": CARD_VERSION, **asdict(self)}
+        # A later addition: told only where it is used, so that cards of before keep their bytes.
+        if not self.tissues:
+            del plain["tissues"]
+        return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
 
     @property
     def digest(self) -> str:
@@ -123,6 +129,7 @@ def card_from_json(text: str | bytes, path: str) -> Card:
             preprocessing=Preprocessing(**{key: tuple(value) for key, value in plain.pop("preprocessing").items()}),
             datasets=tuple(DatasetNote(**note) for note in plain.pop("datasets")),
             limits=tuple(plain.pop("limits")),
+            tissues=tuple(plain.pop("tissues", ())),
             **plain,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -130,7 +130,9 @@ def reach_px(network: nn.Module, heads: tuple[Head, ...]) -> int:
     after = np.concatenate([other[:, : side // 2], before[:, side // 2 :]], axis=1)
     with torch.no_grad():
         pairs = zip(*(deployed(normalised(torch.from_numpy(rgb))) for rgb in (before, after)), heads, strict=True)
-    moved = torch.stack([((a - b).abs() * head.scale > 0.5).any(dim=1) for a, b, head in pairs]).any(dim=0)
+    moved = torch.stack([((a - b).abs() * head.scale > 0.5).any(dim=1) for a, b, head in pairs if not head.whole]).any(
+        dim=0
+    )
     rows = torch.nonzero(moved.float().mean(dim=(0, 2))[side // 2 :] > REACH_SHARE)
     return int(rows.max()) + 1 if len(rows) else 0
 
@@ -207,4 +209,5 @@ def _card(recipe: ResolvedRecipe, network: nn.Module, steps: int, precision: str
             "steps": steps,
             "crops": steps * recipe.train.batch,
         },
+        tissues=recipe.tissues,
     )

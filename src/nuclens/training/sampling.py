@@ -15,6 +15,7 @@ from jaxtyping import Float32, Int32, UInt8
 
 from nuclens.core.datasets import DATASETS, Samples
 from nuclens.core.errors import InputError, RecipeError
+from nuclens.core.heads import TISSUE, UNKNOWN
 from nuclens.core.machine import cores
 from nuclens.core.schema import ClassSchema, leaf_masks
 from nuclens.core.types import Sample, Truth, truth_of
@@ -39,6 +40,7 @@ class Source:
         share: Weight of its data set divided by the pixels of the data set, times its own.
         id: Of the sample, behind the path of its data set.
         look: Its stains and tones, where crops are to have those of others.
+        tissue: Place of its tissue among those of the recipe; `UNKNOWN` where it is none of them.
     """
 
     rgb: UInt8[np.ndarray, "h w 3"]
@@ -48,6 +50,7 @@ class Source:
     share: float
     look: Look | None = None
     id: str = ""
+    tissue: int = UNKNOWN
 
 
 def load_sources(recipe: ResolvedRecipe, root: Path, use: Use = "train") -> list[Source]:
@@ -58,7 +61,6 @@ def load_sources(recipe: ResolvedRecipe, root: Path, use: Use = "train") -> list
         RecipeError: A data set has no image left to train on after exclusions.
     """
     sources = []
-    schema = recipe.schema
     for data in recipe.data:
         samples = list(open_samples(data, root, use))
         pixels = sum(sample.labels.size for sample in samples)
@@ -67,7 +69,7 @@ def load_sources(recipe: ResolvedRecipe, root: Path, use: Use = "train") -> list
         shares = [data.share * sample.labels.size / pixels for sample in samples]
         if recipe.train.balance == "tissue":
             shares = evened(shares, [sample.tissue for sample in samples])
-        made = [_source(sample, data, schema, share) for sample, share in zip(samples, shares, strict=True)]
+        made = [_source(sample, data, recipe, share) for sample, share in zip(samples, shares, strict=True)]
         sources += [replace(one, look=look_of(one.rgb)) for one in made] if recipe.augment.restain else made
     return sources
 
@@ -116,14 +118,16 @@ def open_samples(data: DataSettings, root: Path, use: Use = "train") -> Iterator
 
 
 def missing_leaves(recipe: ResolvedRecipe, sources: list[Source]) -> tuple[str, ...]:
-    """What to say of leaf classes that no nucleus of the training images may be."""
+    """What to say of leaf classes that no nucleus of the training images may be, and of tissues that none is of."""
     seen = 0
     for source in sources:
         seen |= int(np.bitwise_or.reduce(source.truth.leaves, initial=0))
-    return tuple(
-        f"class {leaf}: no nucleus of the training images has it, so it is not taught"
-        for bit, leaf in enumerate(recipe.leaves)
-        if not seen >> bit & 1
+    classes = [leaf for bit, leaf in enumerate(recipe.leaves) if not seen >> bit & 1]
+    there = {source.tissue for source in sources}
+    tissues = [tissue for place, tissue in enumerate(recipe.tissues) if place not in there]
+    return (
+        *(f"class {leaf}: no nucleus of the training images has it, so it is not taught" for leaf in classes),
+        *(f"tissue {tissue}: no training image is of it, so it is not taught" for tissue in tissues),
     )
 
 
@@ -134,13 +138,14 @@ def leaves_of(sample: Sample, data: DataSettings, schema: ClassSchema) -> UInt8[
     return masks
 
 
-def _source(sample: Sample, data: DataSettings, schema: ClassSchema, share: float) -> Source:
-    truth = truth_of(sample.labels, leaves_of(sample, data, schema))
+def _source(sample: Sample, data: DataSettings, recipe: ResolvedRecipe, share: float) -> Source:
+    truth = truth_of(sample.labels, leaves_of(sample, data, recipe.schema))
     labels = sample.labels.astype(np.float32)
     if sample.ignore is not None:
         labels[sample.ignore] = -1
     id = f"{data.path}/{sample.id}"
-    return Source(sample.rgb, labels, truth, data.outlined and sample.outlined, share, id=id)
+    tissue = recipe.tissues.index(sample.tissue) if sample.tissue in recipe.tissues else UNKNOWN
+    return Source(sample.rgb, labels, truth, data.outlined and sample.outlined, share, id=id, tissue=tissue)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,7 +173,10 @@ class Sampler:
         object.__setattr__(self, "draw", draw_of(self.sources, self.recipe.train.balance))
 
     def batch(self, step: int) -> Batch:
-        """Pixels `rgb` uint8 (n, h, w, 3), the encoding's targets, `known` and `outlined` uint8 (n, h, w)."""
+        """Pixels `rgb` uint8 (n, h, w, 3), the encoding's targets, `known` and `outlined` uint8 (n, h, w).
+
+        Where the recipe has tissues, `tissue` int64 (n,) too: their places, `UNKNOWN` where that is not known.
+        """
         crops = [self._crop(rng, source, focus) for rng, source, focus in self._drawn(step)]
         return {name: np.stack([crop[name] for crop in crops]) for name in crops[0]}
 
@@ -217,6 +225,7 @@ class Sampler:
             "rgb": recolour(rng, self._restained(rng, rgb, labels, source), augment),
             "known": known.astype(np.uint8),
             "outlined": outlined.astype(np.uint8),
+            **({TISSUE: np.array(source.tissue, np.int64)} if self.recipe.tissues else {}),
             **targets,
         }
 

@@ -177,6 +177,8 @@ class ResolvedRecipe:
         train: The optimiser's course.
         run: When a run ends and how it is carried out.
         about: What the model's card says beside it.
+        tissues: Names that data sets give whole images, which the network learns to tell apart; an image of another
+            one teaches nothing of it. None leaves that out.
     """
 
     name: str
@@ -198,6 +200,7 @@ class ResolvedRecipe:
     train: TrainSettings = field(default_factory=TrainSettings)
     run: RunSettings = field(default_factory=RunSettings)
     about: AboutSettings = field(default_factory=AboutSettings)
+    tissues: tuple[str, ...] = ()
 
     __pydantic_config__ = NOTHING_ELSE
 
@@ -233,7 +236,7 @@ class ResolvedRecipe:
         if ends:
             plain["run"]["ends"] = ends
         for table in (plain, *plain["data"]):
-            for name in ("run", "split", "validate_split", "test", "test_split"):
+            for name in ("run", "split", "validate_split", "test", "test_split", "tissues"):
                 if name in table and not table[name]:
                     del table[name]
         return sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
