@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,7 @@ from nuclens.training.augment import placement, recolour, warp
 from nuclens.training.augment_fields import displacement, moved_centres, recentred
 from nuclens.training.augment_stain import Look, immuno, look_of, relooked
 from nuclens.training.balance import Draw, Place, draw_of, evened
-from nuclens.training.settings import DataSettings, ResolvedRecipe
+from nuclens.training.settings import RANDOM, DataSettings, ResolvedRecipe
 
 Batch = dict[str, np.ndarray]
 
@@ -107,7 +108,28 @@ def indices(data: DataSettings, samples: Samples, use: Use = "train") -> list[in
         return "train" if data.split in ("", split) else ""
 
     uses = [used(group, split) for group, split in zip(samples.groups, samples.splits, strict=True)]
+    if data.random_validate or data.random_test:
+        uses = _by_chance(uses, samples, (data.random_test, data.random_validate))
     return [index for index, found in enumerate(uses) if found == use]
+
+
+def _by_chance(uses: list[str], samples: Samples, shares: tuple[float, float]) -> list[str]:
+    """Uses with shares of each tissue's training images taken for tests and validation."""
+    found = list(uses)
+    tissues: dict[str, list[tuple[str, int]]] = {}
+    for index, entry in enumerate(samples.entries):
+        if uses[index] == "train":
+            # By a digest of its name, an image is on the same side whatever else there is and wherever it is drawn.
+            lot = sha256(entry.id.encode()).hexdigest()
+            tissues.setdefault(entry.tissue, []).append((lot, index))
+    for drawn in tissues.values():
+        first = 0
+        for use, share in zip(("test", "validate"), shares, strict=True):
+            last = first + round(share * len(drawn))
+            for _, index in sorted(drawn)[first:last]:
+                found[index] = use
+            first = last
+    return found
 
 
 def open_samples(data: DataSettings, root: Path, use: Use = "train") -> Iterator[Sample]:
@@ -117,18 +139,21 @@ def open_samples(data: DataSettings, root: Path, use: Use = "train") -> Iterator
         yield samples[index]
 
 
-def missing_leaves(recipe: ResolvedRecipe, sources: list[Source]) -> tuple[str, ...]:
-    """What to say of leaf classes that no nucleus of the training images may be, and of tissues that none is of."""
+def doubts(recipe: ResolvedRecipe, sources: list[Source]) -> tuple[str, ...]:
+    """What to say of classes and tissues that no training image has, and of splits that make scores too good."""
     seen = 0
     for source in sources:
         seen |= int(np.bitwise_or.reduce(source.truth.leaves, initial=0))
     classes = [leaf for bit, leaf in enumerate(recipe.leaves) if not seen >> bit & 1]
     there = {source.tissue for source in sources}
     tissues = [tissue for place, tissue in enumerate(recipe.tissues) if place not in there]
+    random = [data.path for data in recipe.data if any(getattr(data, name) for name in RANDOM)]
     return (
         *(f"class {leaf}: no nucleus of the training images has it, so it is not taught" for leaf in classes),
-        *(f"tissue {tissue}: no training image is of it, so it is not taught" for tissue in tissues),
-    )
+        *((f"no training image is of {', '.join(tissues)}: those tissues are not taught",) if tissues else ()),
+        *(f"data {path}: images are set aside by chance, so that fields of one slide are on both sides: scores are "
+          f"too good, and do not compare with those of official folds" for path in random),
+    )  # fmt: skip
 
 
 def leaves_of(sample: Sample, data: DataSettings, schema: ClassSchema) -> UInt8[np.ndarray, "n+1"]:

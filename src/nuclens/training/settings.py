@@ -15,6 +15,7 @@ from nuclens.training.augment_settings import AugmentSettings
 from nuclens.training.ranges import NOTHING_ELSE, Grey, NotNegative, Positive, Range
 
 RECIPE = "recipe.json"
+RANDOM = ("random_validate", "random_test")  # shares of images drawn by chance
 LENGTHY = ("polynomial", "cosine")  # schedules that fall over the whole run, unless they are told a length
 
 
@@ -50,6 +51,9 @@ class DataSettings:
         validate_split: Official part that is used so too.
         test: Groups that the finished run is scored on, and nothing else.
         test_split: Official part that is used so too.
+        random_validate: Share of the images of each tissue that is used so too, drawn by their names alone, whatever
+            their groups: such splits put fields of one slide on both sides.
+        random_test: Likewise.
     """
 
     path: str
@@ -63,6 +67,8 @@ class DataSettings:
     validate_split: str = ""
     test: tuple[str, ...] = ()
     test_split: str = ""
+    random_validate: Annotated[float, Range(ge=0, lt=1)] = 0.0
+    random_test: Annotated[float, Range(ge=0, lt=1)] = 0.0
 
     __pydantic_config__ = NOTHING_ELSE
 
@@ -236,7 +242,7 @@ class ResolvedRecipe:
         if ends:
             plain["run"]["ends"] = ends
         for table in (plain, *plain["data"]):
-            for name in ("run", "split", "validate_split", "test", "test_split", "tissues"):
+            for name in ("run", "split", "validate_split", "test", "test_split", *RANDOM, "tissues"):
                 if name in table and not table[name]:
                     del table[name]
         return sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
