@@ -136,7 +136,7 @@ def reach_px(network: nn.Module, heads: tuple[Head, ...], preprocessing: Preproc
     after = np.concatenate([other[:, : side // 2], before[:, side // 2 :]], axis=1)
     with torch.no_grad():
         outputs = (deployed(_inputs(pictures, preprocessing)) for pictures in (before, after))
-        pairs = zip(*outputs, heads, strict=True)
+        pairs = [(a, b, head) for a, b, head in zip(*outputs, heads, strict=True) if not head.whole]
     moved = torch.stack([((a - b).abs() * head.scale > 0.5).any(dim=1) for a, b, head in pairs]).any(dim=0)
     rows = torch.nonzero(moved.float().mean(dim=(0, 2))[side // 2 :] > REACH_SHARE)
     return int(rows.max()) + 1 if len(rows) else 0
@@ -219,4 +219,5 @@ def _card(recipe: ResolvedRecipe, network: nn.Module, steps: int, precision: str
             "steps": steps,
             "crops": steps * recipe.train.batch,
         },
+        tissues=recipe.tissues,
     )

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from jaxtyping import Float32, Int32, UInt8
 
 from nuclens.core.datasets import DATASETS, Samples
 from nuclens.core.errors import InputError, RecipeError
+from nuclens.core.heads import TISSUE, UNKNOWN
 from nuclens.core.machine import cores
 from nuclens.core.schema import ClassSchema, leaf_masks
 from nuclens.core.types import Sample, Truth, truth_of
@@ -22,7 +24,7 @@ from nuclens.training.augment import placement, recolour, warp
 from nuclens.training.augment_fields import displacement, moved_centres, recentred
 from nuclens.training.augment_stain import Look, immuno, look_of, relooked
 from nuclens.training.balance import Draw, Place, draw_of, evened
-from nuclens.training.settings import DataSettings, ResolvedRecipe
+from nuclens.training.settings import RANDOM, DataSettings, ResolvedRecipe
 
 Batch = dict[str, np.ndarray]
 
@@ -39,6 +41,7 @@ class Source:
         share: Weight of its data set divided by the pixels of the data set, times its own.
         id: Of the sample, behind the path of its data set.
         look: Its stains and tones, where crops are to have those of others.
+        tissue: Place of its tissue among those of the recipe; `UNKNOWN` where it is none of them.
     """
 
     rgb: UInt8[np.ndarray, "h w 3"]
@@ -48,6 +51,7 @@ class Source:
     share: float
     look: Look | None = None
     id: str = ""
+    tissue: int = UNKNOWN
 
 
 def load_sources(recipe: ResolvedRecipe, root: Path, use: Use = "train") -> list[Source]:
@@ -58,7 +62,6 @@ def load_sources(recipe: ResolvedRecipe, root: Path, use: Use = "train") -> list
         RecipeError: A data set has no image left to train on after exclusions.
     """
     sources = []
-    schema = recipe.schema
     for data in recipe.data:
         samples = list(open_samples(data, root, use))
         pixels = sum(sample.labels.size for sample in samples)
@@ -67,7 +70,7 @@ def load_sources(recipe: ResolvedRecipe, root: Path, use: Use = "train") -> list
         shares = [data.share * sample.labels.size / pixels for sample in samples]
         if recipe.train.balance == "tissue":
             shares = evened(shares, [sample.tissue for sample in samples])
-        made = [_source(sample, data, schema, share) for sample, share in zip(samples, shares, strict=True)]
+        made = [_source(sample, data, recipe, share) for sample, share in zip(samples, shares, strict=True)]
         sources += [replace(one, look=look_of(one.rgb)) for one in made] if recipe.augment.restain else made
     return sources
 
@@ -105,7 +108,28 @@ def indices(data: DataSettings, samples: Samples, use: Use = "train") -> list[in
         return "train" if data.split in ("", split) else ""
 
     uses = [used(group, split) for group, split in zip(samples.groups, samples.splits, strict=True)]
+    if data.random_validate or data.random_test:
+        uses = _by_chance(uses, samples, (data.random_test, data.random_validate))
     return [index for index, found in enumerate(uses) if found == use]
+
+
+def _by_chance(uses: list[str], samples: Samples, shares: tuple[float, float]) -> list[str]:
+    """Uses with shares of each tissue's training images taken for tests and validation."""
+    found = list(uses)
+    tissues: dict[str, list[tuple[str, int]]] = {}
+    for index, entry in enumerate(samples.entries):
+        if uses[index] == "train":
+            # By a digest of its name, an image is on the same side whatever else there is and wherever it is drawn.
+            lot = sha256(entry.id.encode()).hexdigest()
+            tissues.setdefault(entry.tissue, []).append((lot, index))
+    for drawn in tissues.values():
+        first = 0
+        for use, share in zip(("test", "validate"), shares, strict=True):
+            last = first + round(share * len(drawn))
+            for _, index in sorted(drawn)[first:last]:
+                found[index] = use
+            first = last
+    return found
 
 
 def open_samples(data: DataSettings, root: Path, use: Use = "train") -> Iterator[Sample]:
@@ -115,16 +139,21 @@ def open_samples(data: DataSettings, root: Path, use: Use = "train") -> Iterator
         yield samples[index]
 
 
-def missing_leaves(recipe: ResolvedRecipe, sources: list[Source]) -> tuple[str, ...]:
-    """What to say of leaf classes that no nucleus of the training images may be."""
+def doubts(recipe: ResolvedRecipe, sources: list[Source]) -> tuple[str, ...]:
+    """What to say of classes and tissues that no training image has, and of splits that make scores too good."""
     seen = 0
     for source in sources:
         seen |= int(np.bitwise_or.reduce(source.truth.leaves, initial=0))
-    return tuple(
-        f"class {leaf}: no nucleus of the training images has it, so it is not taught"
-        for bit, leaf in enumerate(recipe.leaves)
-        if not seen >> bit & 1
-    )
+    classes = [leaf for bit, leaf in enumerate(recipe.leaves) if not seen >> bit & 1]
+    there = {source.tissue for source in sources}
+    tissues = [tissue for place, tissue in enumerate(recipe.tissues) if place not in there]
+    random = [data.path for data in recipe.data if any(getattr(data, name) for name in RANDOM)]
+    return (
+        *(f"class {leaf}: no nucleus of the training images has it, so it is not taught" for leaf in classes),
+        *((f"no training image is of {', '.join(tissues)}: those tissues are not taught",) if tissues else ()),
+        *(f"data {path}: images are set aside by chance, so that fields of one slide are on both sides: scores are "
+          f"too good, and do not compare with those of official folds" for path in random),
+    )  # fmt: skip
 
 
 def leaves_of(sample: Sample, data: DataSettings, schema: ClassSchema) -> UInt8[np.ndarray, "n+1"]:
@@ -134,13 +163,14 @@ def leaves_of(sample: Sample, data: DataSettings, schema: ClassSchema) -> UInt8[
     return masks
 
 
-def _source(sample: Sample, data: DataSettings, schema: ClassSchema, share: float) -> Source:
-    truth = truth_of(sample.labels, leaves_of(sample, data, schema))
+def _source(sample: Sample, data: DataSettings, recipe: ResolvedRecipe, share: float) -> Source:
+    truth = truth_of(sample.labels, leaves_of(sample, data, recipe.schema))
     labels = sample.labels.astype(np.float32)
     if sample.ignore is not None:
         labels[sample.ignore] = -1
     id = f"{data.path}/{sample.id}"
-    return Source(sample.rgb, labels, truth, data.outlined and sample.outlined, share, id=id)
+    tissue = recipe.tissues.index(sample.tissue) if sample.tissue in recipe.tissues else UNKNOWN
+    return Source(sample.rgb, labels, truth, data.outlined and sample.outlined, share, id=id, tissue=tissue)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,7 +198,10 @@ class Sampler:
         object.__setattr__(self, "draw", draw_of(self.sources, self.recipe.train.balance))
 
     def batch(self, step: int) -> Batch:
-        """Planes `pixels` uint8 (n, h, w, c), the encoding's targets, `known` and `outlined` uint8 (n, h, w)."""
+        """Planes `pixels` uint8 (n, h, w, c), the encoding's targets, `known` and `outlined` uint8 (n, h, w).
+
+        Where the recipe has tissues, `tissue` int64 (n,) too: their places, `UNKNOWN` where that is not known.
+        """
         crops = [self._crop(rng, source, focus) for rng, source, focus in self._drawn(step)]
         return {name: np.stack([crop[name] for crop in crops]) for name in crops[0]}
 
@@ -218,6 +251,7 @@ class Sampler:
             "pixels": self.recipe.preprocessing.split(coloured),
             "known": known.astype(np.uint8),
             "outlined": outlined.astype(np.uint8),
+            **({TISSUE: np.array(source.tissue, np.int64)} if self.recipe.tissues else {}),
             **targets,
         }
 

@@ -16,6 +16,7 @@ from nuclens.training.augment_settings import AugmentSettings
 from nuclens.training.ranges import NOTHING_ELSE, Grey, NotNegative, Positive, Range
 
 RECIPE = "recipe.json"
+RANDOM = ("random_validate", "random_test")  # shares of images drawn by chance
 LENGTHY = ("polynomial", "cosine")  # schedules that fall over the whole run, unless they are told a length
 
 
@@ -51,6 +52,9 @@ class DataSettings:
         validate_split: Official part that is used so too.
         test: Groups that the finished run is scored on, and nothing else.
         test_split: Official part that is used so too.
+        random_validate: Share of the images of each tissue that is used so too, drawn by their names alone, whatever
+            their groups: such splits put fields of one slide on both sides.
+        random_test: Likewise.
     """
 
     path: str
@@ -64,6 +68,8 @@ class DataSettings:
     validate_split: str = ""
     test: tuple[str, ...] = ()
     test_split: str = ""
+    random_validate: Annotated[float, Range(ge=0, lt=1)] = 0.0
+    random_test: Annotated[float, Range(ge=0, lt=1)] = 0.0
 
     __pydantic_config__ = NOTHING_ELSE
 
@@ -179,6 +185,8 @@ class ResolvedRecipe:
         train: The optimiser's course.
         run: When a run ends and how it is carried out.
         about: What the model's card says beside it.
+        tissues: Names that data sets give whole images, which the network learns to tell apart; an image of another
+            one teaches nothing of it. None leaves that out.
     """
 
     name: str
@@ -201,6 +209,7 @@ class ResolvedRecipe:
     train: TrainSettings = field(default_factory=TrainSettings)
     run: RunSettings = field(default_factory=RunSettings)
     about: AboutSettings = field(default_factory=AboutSettings)
+    tissues: tuple[str, ...] = ()
 
     __pydantic_config__ = NOTHING_ELSE
 
@@ -238,7 +247,7 @@ class ResolvedRecipe:
         if self.planes == "rgb":
             del plain["planes"]
         for table in (plain, *plain["data"]):
-            for name in ("run", "split", "validate_split", "test", "test_split"):
+            for name in ("run", "split", "validate_split", "test", "test_split", *RANDOM, "tissues"):
                 if name in table and not table[name]:
                     del table[name]
         return sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
