@@ -19,10 +19,12 @@ WRONG: dict[str, dict[str, Any]] = {
     "attention_unet": {"start": "64"},
     "deeplabv3": {"layers": 51},
     "flexible_unet": {"activation": "tanh"},
+    "hovernet": {"mode": "slow"},
     "inception_unet": {"pooling": "mean"},
     "nuclens": {"size": "huge"},
     "refinenet": {"light": 1},
     "resunet": {"depth": 4.5},
+    "stardist_unet": {"grid": 3},
     "unet": {"bottleneck": "long"},
     "vgg_unet": {"layers": 13},
 }
