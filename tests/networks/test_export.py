@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 openvino = pytest.importorskip("openvino")
 
+from nuclens.core.heads import tissue_heads  # noqa: E402
 from nuclens.core.kinds import Kind  # noqa: E402
 from nuclens.testing.networks import HEADS  # noqa: E402
 from nuclens.training.export import Deployed, save_graph  # noqa: E402
@@ -32,6 +33,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("refinenet", RESNET),
     ("deeplabv3", RESNET),
     ("vgg_unet", {"start": 2, "layers": 16, "upsampling": "bilinear"}),
+    ("tsfdnet", {"backbone": "tiny", "width": 8, "pyramids": 1}),
 ]
 
 
@@ -47,20 +49,21 @@ def test_graph_gives_what_torch_gives(
     # The size a graph is traced at changes nothing but the time it takes.
     monkeypatch.setattr("nuclens.training.export.PROBE_STRIDES", 2)
     family = NETWORKS.get(name)
-    network = family.build(HEADS, family.options(**options)).eval()
+    heads = (*HEADS, *tissue_heads(("Breast", "Colon"))) if getattr(family, "tells_tissue", False) else HEADS
+    network = family.build(heads, family.options(**options)).eval()
     with warnings.catch_warnings():
         # OpenVINO converts by way of torch.jit, which torch would rather see gone.
         warnings.simplefilter("ignore", DeprecationWarning)
-        save_graph(network, HEADS, tmp_path / "model.xml")
+        save_graph(network, heads, tmp_path / "model.xml")
     core = openvino.Core()
     precise = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     graph = core.compile_model(tmp_path / "model.xml", "CPU", precise)
     for rows, columns in ((1, 3), (4, 1)):
         pixels = torch.randn(1, 3, rows * network.stride, columns * network.stride)
         with torch.inference_mode():
-            wanted = Deployed(network, HEADS)(pixels)
+            wanted = Deployed(network, heads)(pixels)
         found = graph(pixels.numpy())
-        for head, value in zip(HEADS, wanted, strict=True):
+        for head, value in zip(heads, wanted, strict=True):
             assert found[head.name].shape == tuple(value.shape)
             # Untrained, some networks give hundreds, which single precision rounds by as much.
             apart = (torch.from_numpy(found[head.name]) - value).abs().max()

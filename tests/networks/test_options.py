@@ -25,6 +25,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "refinenet": {"light": 1},
     "resunet": {"depth": 4.5},
     "stardist_unet": {"grid": 3},
+    "tsfdnet": {"backbone": "b8"},
     "unet": {"bottleneck": "long"},
     "vgg_unet": {"layers": 13},
 }

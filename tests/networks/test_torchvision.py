@@ -1,6 +1,6 @@
 """Backbones and DeepLabV3 are torchvision's: the same names, the same shapes, the same numbers.
 
-What was measured on torchvision 0.28 is frozen here; where it is installed, it is measured again.
+What was measured on torchvision 0.28 (EfficientNets: 0.29) is frozen here; where it is installed, it is measured again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import Tensor, nn  # noqa: E402
 
 from nuclens.core.heads import AUX, Head  # noqa: E402
+from nuclens.networks._efficientnet import EfficientNet, Size  # noqa: E402
 from nuclens.networks._resnet import ResNet  # noqa: E402
 from nuclens.networks.deeplabv3 import PLUGIN, DeepLabV3Options  # noqa: E402
 from nuclens.networks.vgg_unet import PLUGIN as VGG_UNET  # noqa: E402
@@ -33,6 +34,14 @@ NAMES = {
     "resnet152": (930, "5f18e10ce34a015b"),
     "vgg11": (16, "9bba0bc58d8d65a3"),
     "vgg16": (26, "4c3222feef6e051f"),
+    "efficientnet_b0": (358, "188ac9aab15123a7"),
+    "efficientnet_b1": (506, "f1dd3c4f92eef135"),
+    "efficientnet_b2": (506, "7bc2cd5b4f4a7082"),
+    "efficientnet_b3": (572, "c32038d2327795a0"),
+    "efficientnet_b4": (704, "554849333247075d"),
+    "efficientnet_b5": (852, "9d2bbd2792151348"),
+    "efficientnet_b6": (984, "8489ad0f7ff35dd8"),
+    "efficientnet_b7": (1198, "aa4cf44453047624"),
     "deeplabv3_resnet50": (370, "cf3d1bea6e5d2b9e"),
     "deeplabv3_resnet101": (676, "4f8864990239400a"),
 }
@@ -73,6 +82,9 @@ def test_names_and_shapes(name: str) -> None:
     with torch.device("meta"):
         if name.startswith("deeplabv3"):
             ours = PLUGIN.build(TYPES, DeepLabV3Options(layers=layers))
+        elif name.startswith("efficientnet"):
+            size: Any = f"b{layers}"
+            ours = EfficientNet(3, size)
         elif name.startswith("vgg"):
             ours = VGG_UNET.build(TYPES, VGGUNetOptions(layers=layers)).get_submodule("backbone")
         else:
@@ -98,6 +110,20 @@ def test_numbers_again(torchvision: Any) -> None:
     resnet, segmentation = torchvision.models.resnet, torchvision.models.segmentation.deeplabv3
     backbone = resnet.ResNet(resnet.Bottleneck, [2, 2, 2, 2], replace_stride_with_dilation=[False, True, True])
     _check(segmentation._deeplabv3_resnet(backbone, 6, True), "out", "aux")
+
+
+def test_numbers_of_efficientnets_again(torchvision: Any) -> None:
+    """With either guard against a variance of 0."""
+    sizes: tuple[Size, ...] = ("b0", "b5")
+    for size in sizes:
+        theirs, ours = getattr(torchvision.models, f"efficientnet_{size}")(weights=None), EfficientNet(3, size)
+        _fill(theirs)
+        ours.load_state_dict(
+            {name: value for name, value in theirs.state_dict().items() if name.startswith("features")}
+        )
+        pixels = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            assert torch.allclose(ours.eval()(pixels)[-1], theirs.eval().features(pixels), rtol=1e-4, atol=1e-4)
 
 
 def test_stand_ins_cannot_be_called(torchvision: Any) -> None:

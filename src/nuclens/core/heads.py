@@ -12,6 +12,8 @@ from nuclens.core.errors import ShapeError
 
 # While they learn, some networks give a second opinion of every head from halfway, named by this and the head's name.
 AUX = "aux."
+# The head that says of what tissue a whole image is: a channel for each tissue, and one pixel for all of it.
+TISSUE = "tissue"
 
 RawHeads: TypeAlias = dict[str, Integer[np.ndarray, "channels h w"]]
 
@@ -37,6 +39,16 @@ class Head:
     def signed(self) -> bool:
         """Whether the integers are int8 instead of uint8."""
         return self.activation == "linear"
+
+    @property
+    def whole(self) -> bool:
+        """Whether it has one pixel for the whole image; no encoding has such a head."""
+        return self.name == TISSUE
+
+
+def tissue_heads(tissues: tuple[str, ...]) -> tuple[Head, ...]:
+    """The head that tells these tissues apart; none where there are none."""
+    return (Head(TISSUE, len(tissues), "softmax", 255),) if tissues else ()
 
 
 def to_integers(head: Head, values: Float32[np.ndarray, "channels h w"]) -> Integer[np.ndarray, "channels h w"]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nuclens.core.errors import InputError
 from nuclens.core.heads import Head
 
 
@@ -26,7 +27,14 @@ class Framed(nn.Module, ABC):
     """
 
     def __init__(self, heads: tuple[Head, ...], stride: int) -> None:
+        """Frame layers that give the heads.
+
+        Raises:
+            InputError: A head is of the whole image, which this network does not tell.
+        """
         super().__init__()
+        if any(head.whole for head in heads):
+            raise InputError(f"network {type(self).__name__}: gives heads of pixels alone; leave `tissues` out")
         self.heads, self.stride = heads, stride
 
     @property

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nuclens.core.heads import Head
+from nuclens.core.errors import InputError
+from nuclens.core.heads import TISSUE, Head, tissue_heads
 from nuclens.core.kinds import Kind
 
 _NETWORKS: Kind[Any] = Kind("nuclens.networks")
@@ -26,7 +27,8 @@ class NetworkContract:
     A family offers `options`, a dataclass of settings with defaults, and
     `build(heads, options)`, a module whose `forward` gives every head's raw
     numbers by name at the size of its input, and whose `stride` is what the
-    sides of tiles have to be multiples of.
+    sides of tiles have to be multiples of. If it says `tells_tissue`, its
+    networks give the head of tissues too, with one pixel.
 
     Attributes:
         name: Of the plug-in under test.
@@ -82,6 +84,21 @@ class NetworkContract:
         heads = (Head("distance", 3, "linear", 16),)
         values = _run(self.built(heads), _pixels(1, 32, 32))
         assert {name: value.shape[1] for name, value in values.items()} == {"distance": 3}
+
+    def test_tissues_are_told_or_refused(self) -> None:
+        """A head of the whole image has one pixel, for any size; a family that has none says so."""
+        heads = (*HEADS, *tissue_heads(("Breast", "Colon", "Liver")))
+        if not getattr(_NETWORKS.get(self.name), "tells_tissue", False):
+            with pytest.raises(InputError, match="leave `tissues` out"):
+                self.built(heads)
+            return
+        network = self.built(heads).train()
+        values = network(_pixels(2, 33, 70))
+        assert list(values) == [head.name for head in heads]
+        assert values[TISSUE].shape == (2, 3, 1, 1)
+        values[TISSUE].square().mean().backward()
+        assert all(part.grad is None or part.grad.isfinite().all() for part in network.parameters())
+        assert any(part.grad is not None and part.grad.any() for part in network.parameters())
 
     @pytest.mark.parametrize("channels", [1, 3, 6])
     def test_any_number_of_colour_planes(self, channels: int) -> None:
