@@ -16,9 +16,12 @@ from nuclens.training.facts import gflop, parameters, receptive_field
 
 NETWORKS: Kind[Any] = Kind("nuclens.networks")
 BLOOD: dict[str, Any] = {"bottleneck": "folded", "skip_first": False, "eps": 1e-5}
+# Published are two channels for nucleus and background, two of places in the nucleus, and background among the classes.
+HOVER = (Head("np", 2, "softmax", 255), Head("hv", 2, "linear", 127))
+STAR = (Head("object", 1, "sigmoid", 255), Head("rays", 32, "linear", 32))
 BILINEAR: dict[str, Any] = {"upsampling": "bilinear", "bottleneck": "narrow"}
-# Network, output channels, options as published, and the narrower ones it is measured with.
-FORMS: list[tuple[str, int, dict[str, Any], dict[str, Any]]] = [
+# Network, output channels or heads, options as published, and the narrower ones it is measured with.
+FORMS: list[tuple[str, int | tuple[Head, ...], dict[str, Any], dict[str, Any]]] = [
     ("nuclens", 7, {"size": "tiny"}, {"widths": (2, 2, 2, 2)}),
     ("nuclens", 7, {}, {"widths": (2, 2, 2, 2)}),
     ("nuclens", 7, {"size": "base"}, {"widths": (2, 2, 2, 2)}),
@@ -42,6 +45,10 @@ FORMS: list[tuple[str, int, dict[str, Any], dict[str, Any]]] = [
     ("refinenet", 6, {}, {"width": 1, "features": 1}),
     ("refinenet", 6, {"light": True}, {"width": 1, "features": 1}),
     ("deeplabv3", 6, {}, {"width": 1, "features": 1}),
+    ("hovernet", (*HOVER, Head("tp", 5, "softmax", 255)), {}, {"width": 8}),
+    ("hovernet", (*HOVER, Head("tp", 6, "softmax", 255)), {"mode": "fast"}, {"width": 8}),
+    ("stardist_unet", STAR, {}, {"start": 1, "features": 1}),
+    ("stardist_unet", (*STAR, Head("type", 6, "softmax", 255)), {}, {"start": 1, "features": 1}),
 ]
 
 
@@ -49,14 +56,16 @@ def main() -> None:
     print("| network | options | outputs | parameters | GFLOP at 256² | receptive field, px |")
     print("|---|---|---:|---:|---:|---:|")
     for name, outputs, options, narrower in FORMS:
-        family, heads = NETWORKS.get(name), (Head("type", outputs, "softmax", 255),)
+        family = NETWORKS.get(name)
+        heads = (Head("type", outputs, "softmax", 255),) if isinstance(outputs, int) else outputs
         channels = options.get("channels", 3)
         with torch.device("meta"):
             network = family.build(heads, family.options(**options))
         field = receptive_field(family.build(heads, family.options(**{**options, **narrower})), channels)
         told = ", ".join(f"`{key} = {str(value).lower()}`" for key, value in options.items() if key != "dropout")
+        channels_out = sum(head.channels for head in heads)
         print(
-            f"| `{name}` | {told} | {outputs} | {parameters(network):,} | {gflop(network, 256, channels):.1f} | "
+            f"| `{name}` | {told} | {channels_out} | {parameters(network):,} | {gflop(network, 256, channels):.1f} | "
             f"{field or 'the tile'} |",
             flush=True,
         )

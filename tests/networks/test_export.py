@@ -24,8 +24,11 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("nuclens", {"widths": (4, 4), "blocks": (1, 1), "top_blocks": (1,)}),
     ("flexible_unet", {"layers": 3, "base_filters": 2, "normalization": "both", "activation": "mish"}),
     ("unet", {"start": 2, "depth": 3, "upsampling": "bilinear", "bottleneck": "narrow", "pooling": "hybrid"}),
+    ("hovernet", {"layers": 26, "width": 8}),
+    ("hovernet", {"layers": 26, "width": 8, "mode": "fast"}),
     ("inception_unet", {"start": 2, "depth": 2}),
     ("resunet", {"start": 2, "depth": 3}),
+    ("stardist_unet", {"start": 2, "depth": 2, "features": 4}),
     ("attention_unet", {"start": 2, "depth": 3}),
     ("refinenet", RESNET),
     ("deeplabv3", RESNET),
@@ -62,4 +65,6 @@ def test_graph_gives_what_torch_gives(
         found = graph(pixels.numpy())
         for head, value in zip(heads, wanted, strict=True):
             assert found[head.name].shape == tuple(value.shape)
-            assert torch.allclose(torch.from_numpy(found[head.name]), value, atol=1e-4), head.name
+            # Untrained, some networks give hundreds, which single precision rounds by as much.
+            apart = (torch.from_numpy(found[head.name]) - value).abs().max()
+            assert apart < max(5e-4, 1e-5 * value.abs().max()), head.name
