@@ -24,7 +24,9 @@ CURVES = {
 
 def main() -> None:
     rows = json.loads((RESULTS / "transfer.json").read_text(encoding="utf-8"))
-    points: dict[tuple[str, str, int], list[dict[str, float]]] = {(row["recipe"], row["start"], row["patients"]): [] for row in rows}
+    points: dict[tuple[str, str, int], list[dict[str, float]]] = {
+        (row["recipe"], row["start"], row["patients"]): [] for row in rows
+    }
     for row in rows:
         points[row["recipe"], row["start"], row["patients"]].append(row["pq"])
     FIGURE.write_text(figure(points), encoding="utf-8")
@@ -53,8 +55,8 @@ def lines(points: dict[tuple[str, str, int], list[dict[str, float]]]) -> Iterato
     yield para(
         "Made by `python benchmarks/transfer.py`; its docstring has the commands. First MoNuSeg without its breast",
         "images, then TNBC: unseen, tuned on k of the patients 01 to 08, and learned from noise on the same k, with",
-        "the same operations for each run. Three draws of patients and weights; PQ as mean over the images of the patients",
-        "09 to 11; brackets and bars are 95 % intervals over draws of runs and images.",
+        "the same operations for each run. Three draws of patients and weights; PQ as mean over the images of the",
+        "patients 09 to 11; brackets and bars are 95 % intervals over draws of runs and images.",
     )
     yield ""
     yield "![PQ over the number of patients](../images/transfer.svg)"
