@@ -1,7 +1,7 @@
 """Trains shipped recipes under one budget, and scores them on images that none of them has seen.
 
     python benchmarks/recipes.py prepare DATA WORK
-    python benchmarks/recipes.py train WORK [--epochs 60 | --tflop 20] [--narrow] [--together 4] [NAME ...]
+    python benchmarks/recipes.py train WORK [--epochs 40 | --tflop 20] [--narrow] [--together 4] [NAME ...]
     python benchmarks/recipes.py score WORK
     python benchmarks/recipes_page.py
 
@@ -53,8 +53,12 @@ TYPED = {
 }
 NAMES = (*(f"pannuke_{network}_{encoding}" for network, encoding in TYPED.items()), *BLOOD)
 CLASSES = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
-# All are compared under the same varied crops.
-COMMON = ("augment='strong'", "train.batch=16", "train.crop=256", "train.save_every=1000000")
+# All are compared under the same varied crops and the same course, at the highest rate of each recipe.
+COMMON = (
+    *("augment='strong'", "schedule='constant'", "train.batch=16", "train.crop=256", "train.warm_up=50"),
+    *("train.clip_by='norm'", "train.clip=5.0", "train.ema=0.99", "train.save_every=1000000"),
+    *("run.cool=0.5", "run.patience=0", "run.best='pq'"),
+)
 NARROW = {
     "flexible_unet": ("network.base_filters=8",),
     "unet": ("network.start=16",),
@@ -77,14 +81,16 @@ def main() -> None:
             kind.add_argument("names", nargs="*", default=NAMES)
             kind.add_argument("--epochs", type=float, default=0.0)
             kind.add_argument("--tflop", type=float, default=0.0)
+            kind.add_argument("--minutes", type=float, default=0.0)
             kind.add_argument("--narrow", action="store_true")
             kind.add_argument("--together", type=int, default=1)
             kind.add_argument("--workers", type=int, default=0)
+            kind.add_argument("--set", dest="changes", action="append", default=[])
     given = parser.parse_args()
     if given.kind == "prepare":
         prepare(given.data, given.work / "data")
     elif given.kind == "train":
-        train(given.names, sys.argv[2:], given.together)
+        train(given)
     elif given.kind == "one":
         for name in given.names:
             one(name, given.work, given)
@@ -111,9 +117,20 @@ def prepare(data: Path, out: Path) -> None:
             if kind == "images":
                 np.save(folder / "types.npy", np.array(["Colon"] * len(members)))
         print(f"{fold}: {len(members)} windows")
-    for name in ("bccd", "dsb2018", "monuseg", "tnbc"):
+    blood(data / "bccd", out / "bccd")
+    for name in ("dsb2018", "monuseg", "tnbc"):
         if not (out / name).exists() and (data / name).exists():
             (out / name).symlink_to((data / name).resolve())
+
+
+def blood(pack: Path, out: Path) -> None:
+    """BCCD as published: pictures and black and white masks; every third of the pictures at hand is a test."""
+    for index, sample in enumerate(DATASETS.get("pack").open(pack)):
+        folder = out / ("test" if index % 3 == 2 else "train")
+        white = (sample.labels > 0).astype(np.uint8) * 255
+        for kind, pixels in (("original", sample.rgb[..., ::-1]), ("mask", white)):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / kind / f"{sample.id}.png"), pixels)
 
 
 def masks_of(labels: np.ndarray, types: np.ndarray) -> np.ndarray:
@@ -126,18 +143,21 @@ def masks_of(labels: np.ndarray, types: np.ndarray) -> np.ndarray:
     return masks
 
 
-def train(names: list[str], arguments: list[str], together: int) -> None:
+def train(given: argparse.Namespace) -> None:
     """Each in a process of its own, some of them at a time."""
-    options = [word for word in arguments if word not in names]
+    ends = [f"--{name}={getattr(given, name)}" for name in ("epochs", "tflop", "minutes")]
+    options = [*ends, f"--workers={given.workers}"]
+    options += [*(["--narrow"] if given.narrow else []), *(f"--set={change}" for change in given.changes)]
 
     def run(name: str) -> None:
         began = time.monotonic()
-        done = subprocess.run([sys.executable, __file__, "one", *options, name], capture_output=True, text=True)
+        command = [sys.executable, __file__, "one", str(given.work), name, *options]
+        done = subprocess.run(command, capture_output=True, text=True)
         told = "done" if done.returncode == 0 else f"FAILED\n{done.stderr[-1500:]}"
         print(f"{name}: {told} after {time.monotonic() - began:.0f} s {done.stdout[-300:]}", flush=True)
 
-    with ThreadPoolExecutor(together) as pool:
-        list(pool.map(run, names))
+    with ThreadPoolExecutor(given.together) as pool:
+        list(pool.map(run, given.names))
 
 
 def one(name: str, work: Path, given: argparse.Namespace) -> None:
@@ -173,17 +193,15 @@ def one(name: str, work: Path, given: argparse.Namespace) -> None:
 
 def changes_of(name: str, given: argparse.Namespace) -> list[str]:
     network = max((kind for kind in NARROW if f"_{kind}_" in name), key=len, default="")
-    return [*COMMON, *(NARROW.get(network, ()) if given.narrow else ())]
+    return [*COMMON, *(NARROW.get(network, ()) if given.narrow else ()), *given.changes]
 
 
 def budgeted(name: str, given: argparse.Namespace) -> ResolvedRecipe:
     """The recipe with the budget in place of its own, looked at a few times."""
     changes = changes_of(name, given)
-    recipe = Budget(epochs=given.epochs, tflop=given.tflop).over(load_recipe(name, changes))
     if given.epochs:
         changes.append(f"run.validate_every={max(1, round(given.epochs / LOOKS))}")
-        recipe = Budget(epochs=given.epochs).over(load_recipe(name, changes))
-    return recipe
+    return Budget(given.epochs, 0, given.minutes, given.tflop).over(load_recipe(name, changes))
 
 
 def predict(run: Path, data: Path, out: Path) -> None:
