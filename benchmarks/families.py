@@ -49,6 +49,10 @@ FORMS: list[tuple[str, int | tuple[Head, ...], dict[str, Any], dict[str, Any]]] 
     ("hovernet", (*HOVER, Head("tp", 6, "softmax", 255)), {"mode": "fast"}, {"width": 8}),
     ("stardist_unet", STAR, {}, {"start": 1, "features": 1}),
     ("stardist_unet", (*STAR, Head("type", 6, "softmax", 255)), {}, {"start": 1, "features": 1}),
+    *(
+        ("unetplusplus", 1, {} if size == "b5" else {"backbone": size}, {"backbone": "tiny", "widths": (1,) * 5})
+        for size in ("b0", "b3", "b4", "b5")
+    ),
 ]
 
 

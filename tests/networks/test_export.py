@@ -33,6 +33,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("refinenet", RESNET),
     ("deeplabv3", RESNET),
     ("vgg_unet", {"start": 2, "layers": 16, "upsampling": "bilinear"}),
+    ("unetplusplus", {"backbone": "tiny", "widths": (8, 8, 8, 4, 4)}),
     ("tsfdnet", {"backbone": "tiny", "width": 8, "pyramids": 1}),
 ]
 

@@ -27,6 +27,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "stardist_unet": {"grid": 3},
     "tsfdnet": {"backbone": "b8"},
     "unet": {"bottleneck": "long"},
+    "unetplusplus": {"widths": [256, 128]},
     "vgg_unet": {"layers": 13},
 }
 

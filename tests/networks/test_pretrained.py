@@ -24,11 +24,13 @@ TINY: dict[str, dict[str, Any]] = {
     "refinenet": {"layers": 50, "width": 2, "features": 4},
     "deeplabv3": {"layers": 50, "width": 2, "features": 4},
     "vgg_unet": {"layers": 16, "start": 2},
+    "unetplusplus": {"backbone": "b0", "widths": (4, 4, 4, 4, 4)},
 }
 HUB_FILES = {
     "refinenet": "resnet50-0676ba61.pth",
     "deeplabv3": "deeplabv3_resnet50_coco-cd0a2569.pth",
     "vgg_unet": "vgg16-397923af.pth",
+    "unetplusplus": "efficientnet_b0_rwightman-7f5810bc.pth",
 }
 
 
