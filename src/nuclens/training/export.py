@@ -20,7 +20,7 @@ from nuclens.core.models import CARD, GRAPH, WEIGHTS
 from nuclens.training.inputs import ACTIVATIONS, normalised
 from nuclens.training.settings import ResolvedRecipe, recipe_of
 from nuclens.training.start import build, heads_of
-from nuclens.training.state import CHECKPOINT, fill, part, read_tensors
+from nuclens.training.state import CHECKPOINT, fill, mixed, part, read_tensors
 from nuclens.training.validation import BEST
 
 PROBE_STRIDES, PROBE_PX = 32, 512
@@ -56,7 +56,9 @@ def read_run(run: Path, *, best: bool = True) -> tuple[ResolvedRecipe, nn.Module
     path = run / BEST if best and (run / BEST).exists() else run / CHECKPOINT
     tensors, metadata = read_tensors(path)
     network = build(recipe)
-    fill(network.state_dict(), tensors if path.name == BEST else part(tensors, "average."), path)
+    if path.name != BEST:
+        tensors = mixed(part(tensors, "average."), part(tensors, "start."), recipe.run.keep)
+    fill(network.state_dict(), tensors, path)
     return recipe, network.eval(), metadata
 
 

@@ -184,8 +184,8 @@ class Run:
             self._hear(validator)
 
     def _look(self, validator: Validator) -> None:
-        average = self.state.average
-        validator(self.state, self.state.step / self.epoch, lambda batch: self.step.measure(batch, average))
+        kept = self.state.kept(self.recipe.run.keep)
+        validator(self.state, self.state.step / self.epoch, lambda batch: self.step.measure(batch, kept))
         self.hooks.watch(self.job.out)
 
     def _hear(self, validator: Validator | None) -> None:

@@ -125,6 +125,7 @@ class RunSettings:
         validate_every: Epochs between two validations, which are never nearer than checkpoints; 0 is never.
         best: What the best weights are chosen by: highest panoptic quality or lowest loss of what is set aside.
         patience: Validations without a better one that end the run.
+        keep: Share of the weights a run was tuned from in those that are validated and exported.
     """
 
     epochs: NotNegative[float] = 0.0
@@ -137,6 +138,7 @@ class RunSettings:
     validate_every: NotNegative[int] = 1
     best: Literal["pq", "loss"] = "pq"
     patience: NotNegative[int] = 0
+    keep: Annotated[float, Range(ge=0, lt=1)] = 0.0
 
     __pydantic_config__ = NOTHING_ELSE
 

@@ -106,6 +106,9 @@ def start_from(state: State, recipe: ResolvedRecipe, course: Course) -> None:
         log.info("made anew for that: %s; all other weights of %s are kept", ", ".join(made) or "nothing", folder)
     for target in (state.network.state_dict(), state.average):
         fill(target, fitting, path)
+    if course.weights_only and fitting is weights and recipe.run.keep:
+        # New classes have no weights to be kept, and others learned beside them would not fit.
+        state.start = {name: value.clone() for name, value in state.average.items()}
 
 
 def folder_of(start: str) -> Path:
