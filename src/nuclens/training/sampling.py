@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -105,7 +106,19 @@ def indices(data: DataSettings, samples: Samples, use: Use = "train") -> list[in
         return "train" if data.split in ("", split) else ""
 
     uses = [used(group, split) for group, split in zip(samples.groups, samples.splits, strict=True)]
+    if data.validate_share:
+        groups = sorted(
+            {group for group, found in zip(samples.groups, uses, strict=True) if found == "train"}, key=_lot
+        )
+        aside = groups[: max(1, round(data.validate_share * len(groups)))]
+        drawn = ("validate" if group in aside else "train" for group in samples.groups)
+        uses = [new if found == "train" else found for found, new in zip(uses, drawn, strict=True)]
     return [index for index, found in enumerate(uses) if found == use]
+
+
+def _lot(group: str) -> str:
+    """Orders groups as if drawn, the same way wherever they lie: names in their own order may be dates or hospitals."""
+    return sha256(group.encode()).hexdigest()
 
 
 def open_samples(data: DataSettings, root: Path, use: Use = "train") -> Iterator[Sample]:

@@ -49,6 +49,7 @@ class DataSettings:
         exclude: Groups that are never read.
         validate: Groups set aside for choosing settings and weights.
         validate_split: Official part that is used so too.
+        validate_share: Share of the training groups that is used so too: at least one, drawn by their names alone.
         test: Groups that the finished run is scored on, and nothing else.
         test_split: Official part that is used so too.
     """
@@ -62,6 +63,7 @@ class DataSettings:
     exclude: tuple[str, ...] = ()
     validate: tuple[str, ...] = ()
     validate_split: str = ""
+    validate_share: Annotated[float, Range(ge=0, lt=1)] = 0.0
     test: tuple[str, ...] = ()
     test_split: str = ""
 
@@ -238,7 +240,7 @@ class ResolvedRecipe:
         if self.planes == "rgb":
             del plain["planes"]
         for table in (plain, *plain["data"]):
-            for name in ("run", "split", "validate_split", "test", "test_split"):
+            for name in ("run", "split", "validate_split", "validate_share", "test", "test_split"):
                 if name in table and not table[name]:
                     del table[name]
         return sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
