@@ -24,7 +24,7 @@ from nuclens.core.planes import COUNTS
 from nuclens.training.augment_settings import PRESETS
 from nuclens.training.losses import terms
 from nuclens.training.optimisers import OPTIMISERS
-from nuclens.training.schedule import SCHEDULES
+from nuclens.training.schedule import NO_END, SCHEDULES
 from nuclens.training.settings import ResolvedRecipe, from_plain
 
 NETWORKS: Kind[Any] = Kind("nuclens.networks")
@@ -48,26 +48,33 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> ResolvedRecipe
     """Read a recipe file.
 
     Args:
-        path: Name of a shipped recipe, or a TOML file; its `extends` names another one beside it that fills what it
-            leaves out. The recipe.json of a run will do too.
+        path: Name of a shipped recipe, or a TOML file; its `extends` names another one, from its folder on, that fills
+            what it leaves out, and may itself extend a third. The recipe.json of a run will do too.
         changes: Settings that replace the file's, as `train.rate=1e-3`.
 
     Raises:
         RecipeError: The file is missing or has faults; all of them are in the text.
     """
     path = shipped_recipes().get(str(path), Path(path))
-    plain = _read(path)
-    if base := plain.pop("extends", None):
-        # Were the base to extend a third one, that key would be left over and told as a fault.
-        plain = _merged(_read(path.parent / str(base)), plain)
+    plain = _extended(path)
     for change in changes:
         plain = _merged(plain, _parsed(change))
-    recipe, faults = _checked(_shown(_flat(plain)))
+    recipe, faults = _checked(_shown(_flat(_ended(plain))))
     faults += _unfit(recipe) if recipe else []
     if recipe is None or faults:
         heading = f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}"
         raise RecipeError("\n  ".join([heading, *faults]))
     return recipe
+
+
+def _extended(path: Path, *before: Path) -> dict[str, Any]:
+    """A file over all that it extends; `before` are those that led to it."""
+    if path.resolve() in before:
+        chain = " extends ".join(place.name for place in (*before, path))
+        raise RecipeError(f"{path}: extends itself ({chain}); wanted a chain of files that ends")
+    plain = _read(path)
+    base = plain.pop("extends", None)
+    return plain if base is None else _merged(_extended(path.parent / str(base), *before, path.resolve()), plain)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -122,6 +129,15 @@ def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
         another = both and any(key in value and value[key] != base[name].get(key) for key in _SHORT.values())
         merged[name] = _merged(base[name], value) if both and not another else value
     return merged
+
+
+def _ended(plain: dict[str, Any]) -> dict[str, Any]:
+    """Without the usual number of steps where a recipe tells another end alone: they would cut it short."""
+    run, train = plain.get("run", {}), plain.get("train", {})
+    if not isinstance(run, dict) or not isinstance(train, dict) or "steps" in train:
+        return plain
+    ends = any(run.get(name) for name in ("epochs", "minutes", "tflop"))
+    return plain | {"train": {**train, "steps": NO_END}} if ends else plain
 
 
 def _flat(plain: dict[str, Any]) -> dict[str, Any]:

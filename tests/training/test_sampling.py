@@ -272,6 +272,27 @@ def test_groups_and_official_parts_are_put_to_one_use_each(tiny_recipe: Resolved
         check_groups(replace(tiny_recipe, data=(replace(data, test=("nobody",)),)), tmp_path)
 
 
+def test_a_share_of_the_training_groups_is_drawn_by_their_names_alone(tmp_path: Path) -> None:
+    for copy in ("one", "other"):
+        folder = tmp_path / copy / "labels"
+        folder.mkdir(parents=True)
+        for number in range(20):
+            np.savez(folder / f"{number}.npz", instances=np.zeros((4, 4), np.uint16))
+    rows = [f"{number},{'test' if number > 15 else 'train'},p{number // 2}\n" for number in range(20)]
+    (tmp_path / "one" / "index.csv").write_text("name,split,patient\n" + "".join(rows), encoding="utf-8")
+    (tmp_path / "other" / "index.csv").write_text("name,split,patient\n" + "".join(rows[::-1]), encoding="utf-8")
+    samples, again = (DATASETS.get("pack").open(tmp_path / copy) for copy in ("one", "other"))
+    data = DataSettings("cells", split="train", test_split="test", validate_share=0.25)
+    uses: tuple[Use, ...] = ("train", "validate", "test")
+    found = {use: {samples.groups[index] for index in indices(data, samples, use)} for use in uses}
+    assert [len(groups) for groups in found.values()] == [6, 2, 2]
+    assert not found["train"] & found["validate"]
+    assert {again.groups[index] for index in indices(data, again, "validate")} == found["validate"]
+    assert sorted(found["validate"]) != ["p0", "p1"]  # not simply the first
+    # However small the share, there is something to validate on.
+    assert len(indices(replace(data, validate_share=0.01), samples, "validate")) == 2
+
+
 def test_processes_share_the_crops_of_a_batch(sampler: Sampler) -> None:
     whole = sampler.batch(3)
     halves = [replace(sampler, part=(place, 2)).batch(3) for place in range(2)]

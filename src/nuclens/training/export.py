@@ -106,7 +106,7 @@ def save_graph(
     from openvino.frontend.pytorch import ConversionExtension
 
     shuffle = ConversionExtension("aten::pixel_shuffle", _depth_to_space)
-    side = PROBE_STRIDES * int(network.stride)  # type: ignore[arg-type]
+    side = _probe_px(network)
     channels = preprocessing.channels
     example = torch.zeros(1, channels, side, side)
     with torch.no_grad():
@@ -130,9 +130,7 @@ def reach_px(network: nn.Module, heads: tuple[Head, ...], preprocessing: Preproc
     The pictures are smooth seeded noise in the colours of a stained section: on what it takes for no tissue at all a
     network is sure of itself, and its reach comes out too short.
     """
-    stride = int(network.stride)  # type: ignore[arg-type]
-    # Deep networks would be probed with pictures that fill the memory.
-    side = min(PROBE_STRIDES * stride, max(PROBE_PX, 8 * stride))
+    side = _probe_px(network)
     deployed = Deployed(network, heads).eval()
     before, other = _sections(0, side), _sections(1, side)
     after = np.concatenate([other[:, : side // 2], before[:, side // 2 :]], axis=1)
@@ -142,6 +140,12 @@ def reach_px(network: nn.Module, heads: tuple[Head, ...], preprocessing: Preproc
     moved = torch.stack([((a - b).abs() * head.scale > 0.5).any(dim=1) for a, b, head in pairs]).any(dim=0)
     rows = torch.nonzero(moved.float().mean(dim=(0, 2))[side // 2 :] > REACH_SHARE)
     return int(rows.max()) + 1 if len(rows) else 0
+
+
+def _probe_px(network: nn.Module) -> int:
+    """Side of the pictures that a network is tried on; the deep ones would fill the memory with as many strides."""
+    stride = int(network.stride)  # type: ignore[arg-type]
+    return min(PROBE_STRIDES * stride, max(PROBE_PX, 8 * stride))
 
 
 def _sections(seed: int, side: int) -> UInt8[np.ndarray, "n side side 3"]:

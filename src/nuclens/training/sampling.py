@@ -110,7 +110,17 @@ def indices(data: DataSettings, samples: Samples, use: Use = "train") -> list[in
     uses = [used(group, split) for group, split in zip(samples.groups, samples.splits, strict=True)]
     if data.random_validate or data.random_test:
         uses = _by_chance(uses, samples, (data.random_test, data.random_validate))
+    if data.validate_share:
+        uses = _by_group(uses, samples, data.validate_share)
     return [index for index, found in enumerate(uses) if found == use]
+
+
+def _by_group(uses: list[str], samples: Samples, share: float) -> list[str]:
+    """Uses with a share of the training groups, at least one, taken for validation."""
+    groups = sorted({group for group, use in zip(samples.groups, uses, strict=True) if use == "train"}, key=_lot)
+    aside = set(groups[: max(1, round(share * len(groups)))])
+    drawn = zip(uses, samples.groups, strict=True)
+    return ["validate" if use == "train" and group in aside else use for use, group in drawn]
 
 
 def _by_chance(uses: list[str], samples: Samples, shares: tuple[float, float]) -> list[str]:
@@ -119,9 +129,7 @@ def _by_chance(uses: list[str], samples: Samples, shares: tuple[float, float]) -
     tissues: dict[str, list[tuple[str, int]]] = {}
     for index, entry in enumerate(samples.entries):
         if uses[index] == "train":
-            # By a digest of its name, an image is on the same side whatever else there is and wherever it is drawn.
-            lot = sha256(entry.id.encode()).hexdigest()
-            tissues.setdefault(entry.tissue, []).append((lot, index))
+            tissues.setdefault(entry.tissue, []).append((_lot(entry.id), index))
     for drawn in tissues.values():
         first = 0
         for use, share in zip(("test", "validate"), shares, strict=True):
@@ -130,6 +138,11 @@ def _by_chance(uses: list[str], samples: Samples, shares: tuple[float, float]) -
                 found[index] = use
             first = last
     return found
+
+
+def _lot(name: str) -> str:
+    """Orders names as if drawn, the same way wherever they lie: their own order may be that of dates or hospitals."""
+    return sha256(name.encode()).hexdigest()
 
 
 def open_samples(data: DataSettings, root: Path, use: Use = "train") -> Iterator[Sample]:

@@ -16,6 +16,8 @@ from nuclens.training.augment_settings import AugmentSettings
 from nuclens.training.ranges import NOTHING_ELSE, Grey, NotNegative, Positive, Range
 
 RECIPE = "recipe.json"
+# Later additions to a recipe and its data, which count where they are used.
+_LATER = ("run", "split", "validate_split", "validate_share", "test", "test_split", "tissues")
 RANDOM = ("random_validate", "random_test")  # shares of images drawn by chance
 LENGTHY = ("polynomial", "cosine")  # schedules that fall over the whole run, unless they are told a length
 
@@ -50,6 +52,7 @@ class DataSettings:
         exclude: Groups that are never read.
         validate: Groups set aside for choosing settings and weights.
         validate_split: Official part that is used so too.
+        validate_share: Share of the training groups that is used so too: at least one, drawn by their names alone.
         test: Groups that the finished run is scored on, and nothing else.
         test_split: Official part that is used so too.
         random_validate: Share of the images of each tissue that is used so too, drawn by their names alone, whatever
@@ -66,6 +69,7 @@ class DataSettings:
     exclude: tuple[str, ...] = ()
     validate: tuple[str, ...] = ()
     validate_split: str = ""
+    validate_share: Annotated[float, Range(ge=0, lt=1)] = 0.0
     test: tuple[str, ...] = ()
     test_split: str = ""
     random_validate: Annotated[float, Range(ge=0, lt=1)] = 0.0
@@ -79,7 +83,7 @@ class TrainSettings:
     """The optimiser's course.
 
     Attributes:
-        steps: Where a run at constant rate ends.
+        steps: Where a run ends, unless its recipe tells another end and no steps.
         batch: Crops per step.
         crop: Side of a crop, pixels.
         rate: Highest learning rate.
@@ -249,7 +253,7 @@ class ResolvedRecipe:
         if self.planes == "rgb":
             del plain["planes"]
         for table in (plain, *plain["data"]):
-            for name in ("run", "split", "validate_split", "test", "test_split", *RANDOM, "tissues"):
+            for name in (*_LATER, *RANDOM):
                 if name in table and not table[name]:
                     del table[name]
         return sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
