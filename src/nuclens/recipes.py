@@ -279,10 +279,23 @@ def _tissue_faults(recipe: ResolvedRecipe, network: Any) -> Iterator[str]:
         yield f"tissues: {', '.join(twice)} more than once"
     if len(tissues) == 1:
         yield f"tissues: only {tissues[0]}; wanted at least two to tell apart, or none"
+    yield from _unknown_tissues(recipe)
     if network and not getattr(network, "tells_tissue", False):
         yield f"tissues: network {recipe.network!r} tells none; leave them out, or take one that does: docs/networks.md"
     if not any(weight for name, weight in recipe.losses.items() if terms.split(name)[0] == TISSUE):
         yield f"tissues: no loss teaches them; wanted a weight above 0 for {TISSUE}_focal or {TISSUE}_ce"
+
+
+def _unknown_tissues(recipe: ResolvedRecipe) -> Iterator[str]:
+    """Tissues that none of the data sets has, where all of them say which they have."""
+    names = sorted({data.dataset for data in recipe.data} & set(DATASETS.names()))
+    cards = [DATASETS.get(name).card for name in names]
+    known = [tissue for card in cards for tissue in card.tissues]
+    for tissue in recipe.tissues if cards and all(card.tissues for card in cards) else ():
+        if tissue not in known:
+            near = ", ".join(difflib.get_close_matches(tissue, known, n=2))
+            hint = f"; did you mean {near}?" if near else f"; there are {', '.join(known)}"
+            yield f"tissues: no {tissue} in {', '.join(names)}{hint}"
 
 
 def _plugin(kind: Kind[Any], name: str, faults: list[str]) -> Any | None:
