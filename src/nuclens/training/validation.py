@@ -201,7 +201,9 @@ class Validator:
         """Write the averaged weights, and what they are the best by."""
         note = {"step": state.step, "rule": RULES[self.recipe.run.best], **scores}
         with replacing(self.out / BEST) as path:
-            tensors = {name: value.detach().cpu().contiguous() for name, value in state.kept(self.recipe.run.keep).items()}
+            tensors = {
+                name: value.detach().cpu().contiguous() for name, value in state.kept(self.recipe.run.keep).items()
+            }
             save_file(tensors, path, {"step": str(state.step), "recipe": self.recipe.digest})
         with replacing(self.out / BEST_NOTE) as path:
             path.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
