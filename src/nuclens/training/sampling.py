@@ -16,6 +16,7 @@ from jaxtyping import Float32, Int32, UInt8
 from nuclens.core.datasets import DATASETS, Samples
 from nuclens.core.errors import InputError, RecipeError
 from nuclens.core.machine import cores
+from nuclens.core.rescaled import rescaled
 from nuclens.core.schema import ClassSchema, leaf_masks
 from nuclens.core.types import Sample, Truth, truth_of
 from nuclens.training.augment import placement, recolour, warp
@@ -60,7 +61,7 @@ def load_sources(recipe: ResolvedRecipe, root: Path, use: Use = "train") -> list
     sources = []
     schema = recipe.schema
     for data in recipe.data:
-        samples = list(open_samples(data, root, use))
+        samples = [rescaled(sample, recipe.scale(data)) for sample in open_samples(data, root, use)]
         pixels = sum(sample.labels.size for sample in samples)
         if not pixels and use == "train":
             raise RecipeError(f"data {data.path}: no image left to train on; exclude or validate fewer groups")
@@ -246,7 +247,12 @@ def calibration_crops(recipe: ResolvedRecipe, root: Path, count: int = 40) -> UI
     """
     size = recipe.train.crop
     crops = []
-    pixels = [sample.rgb for data in recipe.data if data.outlined for sample in open_samples(data, root)]
+    pixels = [
+        rescaled(sample, recipe.scale(data)).rgb
+        for data in recipe.data
+        if data.outlined
+        for sample in open_samples(data, root)
+    ]
     large = [rgb for rgb in pixels if min(rgb.shape[:2]) >= size]
     if not large:
         raise InputError(f"{root}: no outlined training image is as large as a crop of {size} pixels; set train.crop")
