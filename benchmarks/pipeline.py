@@ -60,7 +60,7 @@ def main() -> None:
 def made(sampler: Sampler) -> tuple[float, float]:
     """Crops per second with nothing else running, and per core-second."""
     began, cpu = time.monotonic(), time.process_time()
-    crops = sum(len(batch["rgb"]) for batch in sampler.batches(0, BATCHES))
+    crops = sum(len(batch["pixels"]) for batch in sampler.batches(0, BATCHES))
     return crops / (time.monotonic() - began), crops / (time.process_time() - cpu)
 
 

@@ -20,10 +20,11 @@ from nuclens.core.datasets import DATASETS
 from nuclens.core.errors import InputError, RecipeError, UnknownPluginError
 from nuclens.core.heads import Head
 from nuclens.core.kinds import Kind
+from nuclens.core.planes import COUNTS
 from nuclens.training.augment_settings import PRESETS
 from nuclens.training.losses import terms
 from nuclens.training.optimisers import OPTIMISERS
-from nuclens.training.schedule import SCHEDULES
+from nuclens.training.schedule import NO_END, SCHEDULES
 from nuclens.training.settings import ResolvedRecipe, from_plain
 
 NETWORKS: Kind[Any] = Kind("nuclens.networks")
@@ -47,26 +48,33 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> ResolvedRecipe
     """Read a recipe file.
 
     Args:
-        path: Name of a shipped recipe, or a TOML file; its `extends` names another one beside it that fills what it
-            leaves out. The recipe.json of a run will do too.
+        path: Name of a shipped recipe, or a TOML file; its `extends` names another one, from its folder on, that fills
+            what it leaves out, and may itself extend a third. The recipe.json of a run will do too.
         changes: Settings that replace the file's, as `train.rate=1e-3`.
 
     Raises:
         RecipeError: The file is missing or has faults; all of them are in the text.
     """
     path = shipped_recipes().get(str(path), Path(path))
-    plain = _read(path)
-    if base := plain.pop("extends", None):
-        # Were the base to extend a third one, that key would be left over and told as a fault.
-        plain = _merged(_read(path.parent / str(base)), plain)
+    plain = _extended(path)
     for change in changes:
         plain = _merged(plain, _parsed(change))
-    recipe, faults = _checked(_flat(plain))
+    recipe, faults = _checked(_shown(_flat(_ended(plain))))
     faults += _unfit(recipe) if recipe else []
     if recipe is None or faults:
         heading = f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}"
         raise RecipeError("\n  ".join([heading, *faults]))
     return recipe
+
+
+def _extended(path: Path, *before: Path) -> dict[str, Any]:
+    """A file over all that it extends; `before` are those that led to it."""
+    if path.resolve() in before:
+        chain = " extends ".join(place.name for place in (*before, path))
+        raise RecipeError(f"{path}: extends itself ({chain}); wanted a chain of files that ends")
+    plain = _read(path)
+    base = plain.pop("extends", None)
+    return plain if base is None else _merged(_extended(path.parent / str(base), *before, path.resolve()), plain)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -123,6 +131,15 @@ def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _ended(plain: dict[str, Any]) -> dict[str, Any]:
+    """Without the usual number of steps where a recipe tells another end alone: they would cut it short."""
+    run, train = plain.get("run", {}), plain.get("train", {})
+    if not isinstance(run, dict) or not isinstance(train, dict) or "steps" in train:
+        return plain
+    ends = any(run.get(name) for name in ("epochs", "minutes", "tflop"))
+    return plain | {"train": {**train, "steps": NO_END}} if ends else plain
+
+
 def _flat(plain: dict[str, Any]) -> dict[str, Any]:
     """Tables such as `[network]` told apart into a name and its options, likewise losses; presets put in."""
     flat = dict(plain)
@@ -140,6 +157,13 @@ def _flat(plain: dict[str, Any]) -> dict[str, Any]:
         flat["losses"] = {name: table.pop("weight", 1.0) for name, table in tables.items()}
         flat["loss_options"] = {name: table for name, table in tables.items() if table}
     return flat
+
+
+def _shown(plain: dict[str, Any]) -> dict[str, Any]:
+    """A network that is not told its channels takes as many as there are planes."""
+    count, options = COUNTS.get(plain.get("planes", "rgb"), 3), plain["network_options"]
+    # Three is what every network takes by itself, and was never written into recipes.
+    return plain if count == 3 else plain | {"network_options": {"channels": count, **options}}
 
 
 def _checked(plain: dict[str, Any]) -> tuple[ResolvedRecipe | None, list[str]]:
@@ -208,7 +232,7 @@ def _unfit(recipe: ResolvedRecipe) -> list[str]:
     faults = list(_leaf_faults(recipe))
     heads: tuple[Head, ...] | None = None
     if network := _plugin(NETWORKS, recipe.network, faults):
-        faults += _option_faults("network", network.options, recipe.network_options)
+        faults += [*_option_faults("network", network.options, recipe.network_options), *_plane_faults(recipe)]
     if encoding := _plugin(ENCODINGS, recipe.encoding, faults):
         misfits = [*_option_faults("encoding", encoding.options, recipe.encoding_options)]
         faults += misfits
@@ -225,6 +249,13 @@ def _unfit(recipe: ResolvedRecipe) -> list[str]:
     for name in sorted({data.dataset for data in recipe.data}):
         _plugin(DATASETS, name, faults)
     return [*faults, *_loss_faults(recipe, heads)]
+
+
+def _plane_faults(recipe: ResolvedRecipe) -> Iterator[str]:
+    channels, count = recipe.network_options.get("channels", 3), COUNTS[recipe.planes]
+    if isinstance(channels, int) and channels != count:
+        there = ", ".join(f"{name} ({planes})" for name, planes in COUNTS.items())
+        yield f"network.channels: {channels}, planes {recipe.planes!r} are {count}; leave it out, or choose of {there}"
 
 
 def _schedule_faults(recipe: ResolvedRecipe) -> Iterator[str]:

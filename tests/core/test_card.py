@@ -10,6 +10,7 @@ import pytest
 from nuclens.core.card import CARD_VERSION, Card, DatasetNote, Preprocessing, card_from_json
 from nuclens.core.errors import CheckpointError
 from nuclens.core.heads import Head
+from nuclens.core.planes import COUNTS
 from nuclens.core.schema import ClassSchema, NucleusType
 
 CARD = Card(
@@ -70,6 +71,10 @@ def test_the_digest_is_of_everything() -> None:
     (plain(schema={"leaves": [], "types": [{"name": "x", "color": [0, 0, 0], "leaves": [0]}]}), "gathers leaves"),
     (plain(schema=None), "not a model card"),
     (plain(preprocessing={"middle": [1]}), "middle"),
+    (plain(preprocessing={"planes": "purple"}), "no planes 'purple'; there are rgb, grey, rgb_stains"),
+    (plain(preprocessing={"planes": ["rgb"]}), "not a model card"),
+    (plain(preprocessing={"planes": "grey"}), "3 means and 3 deviations; wanted 1 for grey"),
+    (plain(preprocessing={"mean": [1, 2]}), "2 means and 3 deviations; wanted 3 for rgb"),
     (plain(datasets=7), "not a model card"),
 ])  # fmt: skip
 def test_what_is_no_card_is_told_with_its_path(text: str | bytes, told: str) -> None:
@@ -94,3 +99,18 @@ def test_pixels_are_normalised_per_channel() -> None:
     assert normalised.dtype == np.float32
     assert normalised.tolist() == [[[0, 0, 1]]]
     np.testing.assert_allclose(Preprocessing()(rgb).ravel(), [-2, -0.5 / 63.75, 2], rtol=1e-6)
+
+
+def test_planes_are_told_only_where_they_are_not_the_colours() -> None:
+    """Cards of before had no planes: they mean the colours, and keep their bytes."""
+    assert "planes" not in CARD.to_json()
+    assert card_from_json(CARD.to_json(), "card.json").preprocessing.planes == "rgb"
+    for planes, count in COUNTS.items():
+        card = replace(CARD, preprocessing=Preprocessing.usual(planes))
+        assert card_from_json(card.to_json(), "card.json") == card
+        assert card.preprocessing.channels == count
+        assert card.preprocessing(np.zeros((2, 3, 3), np.uint8)).shape == (2, 3, count)
+
+
+def test_a_card_says_at_which_resolution_it_works() -> None:
+    assert (CARD.resolution, replace(CARD, mpp=None).resolution) == ("0.25 µm/px", "any resolution")

@@ -12,7 +12,6 @@ pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 from nuclens.jobs.import_ini import import_ini
 from nuclens.recipes import load_recipe
-from nuclens.training.start import ENCODINGS
 
 # The published settings of the run on neoplastic nuclei, in our words and order.
 NEOPLASTIC = """
@@ -54,7 +53,6 @@ def test_the_published_settings_become_a_recipe(tmp_path: Path) -> None:
     recipe, left = imported(tmp_path, NEOPLASTIC)
     assert recipe["network"] == {
         "name": "flexible_unet",
-        "channels": 3,
         "base_filters": 16,
         "layers": 7,
         "base_kernel": 5,
@@ -63,6 +61,8 @@ def test_the_published_settings_become_a_recipe(tmp_path: Path) -> None:
         "normalization": "none",
     }
     assert recipe["losses"] == {"nucleus_bce_iou": 1.0}
+    assert recipe["planes"] == "rgb"
+    assert "mpp" not in recipe
     assert (recipe["train"]["rate"], recipe["train"]["batch"], recipe["train"]["crop"]) == (1e-4, 4, 256)
     assert (recipe["train"]["clip"], recipe["train"]["clip_by"]) == (0.5, "value")
     assert recipe["run"] == {"epochs": 100.0, "patience": 10, "best": "loss"}
@@ -82,10 +82,15 @@ def test_a_rate_that_waits_for_the_loss_is_carried_over(tmp_path: Path) -> None:
     assert not [line for line in left if "reducer" in line]
 
 
-@pytest.mark.skipif("semantic" not in ENCODINGS.names(), reason="the encoding semantic is not in this build")
 def test_the_recipe_has_no_faults(tmp_path: Path) -> None:
     imported(tmp_path, NEOPLASTIC)
     assert load_recipe(tmp_path / "recipe.toml").network == "flexible_unet"
+
+
+def test_one_channel_is_grey(tmp_path: Path) -> None:
+    imported(tmp_path, NEOPLASTIC.replace("image_channels = 3", "image_channels = 1"))
+    recipe = load_recipe(tmp_path / "recipe.toml")
+    assert (recipe.planes, recipe.network_options["channels"]) == ("grey", 1)
 
 
 def test_several_classes_have_a_background_and_names(tmp_path: Path) -> None:
@@ -126,6 +131,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         ('image_datapath = "./PanNuke/train/images/"', ""),
         ("clipvalue = 0.5", "clipvalue = os.getcwd()"),
         ("num_layers = 7", 'num_layers = 7\noptimizer = "SGD"'),
+        ("image_channels = 3", "image_channels = 4"),
     ):
         bad = bad.replace(old, new)
     with pytest.raises(RecipeError) as raised:
@@ -134,7 +140,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     assert heading.endswith(f"{len(faults)} of its settings cannot be used")
     assert {fault.strip().partition(":")[0] for fault in faults} == {
         *("model.clipvalue", "model.image_width, image_height", "model.base_kernels", "model.num_classes"),
-        *("train.batch_size", "train.image_datapath", "model.optimizer"),
+        *("train.batch_size", "train.image_datapath", "model.optimizer", "model.image_channels"),
     }
 
 

@@ -44,7 +44,7 @@ def test_no_crop_shows_an_image_that_was_set_aside(tiny_recipe: ResolvedRecipe, 
     for source, level in zip(sources, groups.values(), strict=False):
         source.rgb[:] = level
     sampler = Sampler(recipe, OFFSET, sources)
-    shown = {int(level) for step in range(20) for level in np.unique(sampler.batch(step)["rgb"])}
+    shown = {int(level) for step in range(20) for level in np.unique(sampler.batch(step)["pixels"])}
     assert shown == {groups["a"], groups["b"]}
 
 
@@ -100,7 +100,7 @@ def test_the_seed_is_set_and_images_come_in_another_order_for_another(
     def order(seed: int) -> list[bytes]:
         recipe = replace(tiny_recipe, train=replace(tiny_recipe.train, seed=seed))
         sampler = Sampler(recipe, OFFSET, load_sources(recipe, tiny_data))
-        return [sampler.batch(step)["rgb"].tobytes() for step in range(3)]
+        return [sampler.batch(step)["pixels"].tobytes() for step in range(3)]
 
     assert order(1) == order(1)
     assert order(1) != order(2)

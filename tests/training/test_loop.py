@@ -269,7 +269,7 @@ def test_building_depends_on_the_seed_alone(tiny_recipe: ResolvedRecipe) -> None
 
 def test_pixels_reach_the_network_as_the_card_says() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
-    pixels = normalised(torch.from_numpy(rgb))
+    pixels = normalised(torch.from_numpy(rgb), Preprocessing())
     assert np.allclose(pixels.permute(0, 2, 3, 1).numpy(), Preprocessing()(rgb), atol=1e-6)
     assert pixels.is_contiguous(memory_format=torch.channels_last)
 

@@ -79,7 +79,7 @@ def test_images_of_another_resolution_are_scaled_to_the_recipe_s(tiny_recipe: Re
 
 
 def test_crops_of_a_batch_differ(sampler: Sampler) -> None:
-    first, second = sampler.batch(0)["rgb"]
+    first, second = sampler.batch(0)["pixels"]
     assert not np.array_equal(first, second)
 
 
@@ -102,7 +102,7 @@ def test_a_failure_while_a_batch_is_made_reaches_the_caller(sampler: Sampler) ->
 def test_batches_have_the_shapes_and_types_the_loop_takes(sampler: Sampler) -> None:
     batch = sampler.batch(0)
     assert {name: (value.shape, value.dtype.name) for name, value in batch.items()} == {
-        "rgb": ((2, 64, 64, 3), "uint8"),
+        "pixels": ((2, 64, 64, 3), "uint8"),
         "known": ((2, 64, 64), "uint8"),
         "outlined": ((2, 64, 64), "uint8"),
         "nucleus": ((2, 64, 64), "uint8"),
@@ -119,9 +119,9 @@ def test_targets_lie_where_the_pixels_are(sampler: Sampler, tiny_recipe: Resolve
     for step in range(4):
         batch = replace(sampler, recipe=plain).batch(step)
         known = batch["known"] > 0
-        assert np.array_equal(batch["nucleus"][known] > 0, batch["rgb"][known][:, 0] < 200)
-        assert (batch["rgb"][..., 2][batch["type"] == LONG] > 160).all()
-        assert (batch["rgb"][..., 2][batch["type"] == ROUND] < 160).all()
+        assert np.array_equal(batch["nucleus"][known] > 0, batch["pixels"][known][:, 0] < 200)
+        assert (batch["pixels"][..., 2][batch["type"] == LONG] > 160).all()
+        assert (batch["pixels"][..., 2][batch["type"] == ROUND] < 160).all()
 
 
 def test_cut_nuclei_point_at_the_centre_of_the_whole(sampler: Sampler, tiny_recipe: ResolvedRecipe) -> None:
@@ -177,7 +177,7 @@ def test_shares_and_areas_decide_how_often_an_image_is_drawn(tiny_recipe: Resolv
     sources = load_sources(recipe, tmp_path)
     assert [source.share for source in sources] == pytest.approx([0.6, 2.4, 1.0])
     sampler = Sampler(recipe, OFFSET, sources)
-    drawn = Counter(int(level) for step in range(20) for level in sampler.batch(step)["rgb"][:, 0, 0, 0])
+    drawn = Counter(int(level) for step in range(20) for level in sampler.batch(step)["pixels"][:, 0, 0, 0])
     shares = [drawn[level] / 2000 for level in (50, 100, 150)]
     assert shares == pytest.approx([0.15, 0.6, 0.25], abs=0.04)
 
@@ -284,6 +284,27 @@ def test_groups_and_official_parts_are_put_to_one_use_each(tiny_recipe: Resolved
         check_groups(replace(tiny_recipe, data=(replace(data, validate_split="valid"),)), tmp_path)
     with pytest.raises(RecipeError, match="no group nobody to set aside"):
         check_groups(replace(tiny_recipe, data=(replace(data, test=("nobody",)),)), tmp_path)
+
+
+def test_a_share_of_the_training_groups_is_drawn_by_their_names_alone(tmp_path: Path) -> None:
+    for copy in ("one", "other"):
+        folder = tmp_path / copy / "labels"
+        folder.mkdir(parents=True)
+        for number in range(20):
+            np.savez(folder / f"{number}.npz", instances=np.zeros((4, 4), np.uint16))
+    rows = [f"{number},{'test' if number > 15 else 'train'},p{number // 2}\n" for number in range(20)]
+    (tmp_path / "one" / "index.csv").write_text("name,split,patient\n" + "".join(rows), encoding="utf-8")
+    (tmp_path / "other" / "index.csv").write_text("name,split,patient\n" + "".join(rows[::-1]), encoding="utf-8")
+    samples, again = (DATASETS.get("pack").open(tmp_path / copy) for copy in ("one", "other"))
+    data = DataSettings("cells", split="train", test_split="test", validate_share=0.25)
+    uses: tuple[Use, ...] = ("train", "validate", "test")
+    found = {use: {samples.groups[index] for index in indices(data, samples, use)} for use in uses}
+    assert [len(groups) for groups in found.values()] == [6, 2, 2]
+    assert not found["train"] & found["validate"]
+    assert {again.groups[index] for index in indices(data, again, "validate")} == found["validate"]
+    assert sorted(found["validate"]) != ["p0", "p1"]  # not simply the first
+    # However small the share, there is something to validate on.
+    assert len(indices(replace(data, validate_share=0.01), samples, "validate")) == 2
 
 
 def test_processes_share_the_crops_of_a_batch(sampler: Sampler) -> None:

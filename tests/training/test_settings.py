@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from nuclens.core.card import DatasetNote
 from nuclens.core.errors import CheckpointError, InputError
+from nuclens.core.planes import COUNTS
 
 pytest.importorskip("nuclens.training", exc_type=ImportError)
 
@@ -34,7 +35,8 @@ data = st.builds(
 recipes = st.builds(
     ResolvedRecipe,
     name=texts,
-    mpp=numbers,
+    mpp=st.none() | numbers,
+    planes=st.sampled_from([*COUNTS]),
     network=texts,
     network_options=st.dictionaries(texts, names | st.integers() | st.booleans(), max_size=2),
     encoding=texts,
@@ -79,9 +81,9 @@ def test_unknown_keys_are_left_out_and_absent_ones_have_defaults(tiny_recipe: Re
 
 def test_whole_numbers_of_json_become_floats_where_floats_belong(tiny_recipe: ResolvedRecipe) -> None:
     plain = json.loads(tiny_recipe.to_json())
-    plain["train"]["rate"] = plain["losses"]["nucleus_dice"] = 1
+    plain["mpp"] = plain["train"]["rate"] = plain["losses"]["nucleus_dice"] = 1
     recipe = from_plain(ResolvedRecipe, plain)
-    assert type(recipe.train.rate) is type(recipe.losses["nucleus_dice"]) is float
+    assert type(recipe.mpp) is type(recipe.train.rate) is type(recipe.losses["nucleus_dice"]) is float
     assert type(recipe.train.steps) is int
 
 
@@ -118,9 +120,16 @@ def test_the_digest_covers_what_decides_the_weights_and_nothing_else(tiny_recipe
         replace(tiny_recipe, augment=AugmentSettings(noise=0.0)),
         replace(tiny_recipe, data=(replace(tiny_recipe.data[0], exclude=()),)),
         replace(tiny_recipe, network_options={}),
+        replace(tiny_recipe, planes="grey"),
+        replace(tiny_recipe, mpp=None),
     ]
     assert {recipe.digest for recipe in free} == {tiny_recipe.digest}
     assert len({tiny_recipe.digest, *(recipe.digest for recipe in deciding)}) == len(deciding) + 1
+
+
+def test_later_additions_do_not_change_the_digests_of_runs_before_them(tiny_recipe: ResolvedRecipe) -> None:
+    """This one was computed before there were planes."""
+    assert tiny_recipe.digest == "3e2722b613e328a5e8a94a56216ad29a29f45f0ab9d73ee55dabedeb387e326b"
 
 
 def test_retelling_changes_decoder_and_card_only(tiny_recipe: ResolvedRecipe) -> None:

@@ -113,7 +113,7 @@ def test_an_image_in_windows_is_the_image_at_once(tiny_recipe: ResolvedRecipe, m
     assert all(np.array_equal(whole[name], parts[name]) for name in whole)
     padded = np.pad(rgb, ((32, 42), (32, 46), (0, 0)), "reflect")
     with torch.no_grad():
-        values = network(normalised(torch.from_numpy(padded[None])))
+        values = network(normalised(torch.from_numpy(padded[None]), tiny_recipe.preprocessing))
     for head in heads_of(tiny_recipe):
         plain = to_integers(head, ACTIVATIONS[head.activation](values[head.name])[0].numpy())[:, 32:182, 32:162]
         assert np.abs(plain.astype(int) - whole[head.name]).max() <= 1

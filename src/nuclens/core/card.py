@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from nuclens.core.errors import CheckpointError
+from nuclens.core.errors import CheckpointError, InputError
 from nuclens.core.heads import Head
+from nuclens.core.planes import COUNTS, Planes, planes_of
 from nuclens.core.schema import ClassSchema, NucleusType
 
 CARD_VERSION = 1
@@ -19,15 +20,51 @@ CARD_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """What happens to 8-bit pixels before the network: `(pixel - mean) / std`, per channel."""
+    """What happens to 8-bit colours before the network: planes are made of them, then `(plane - mean) / std` of each.
+
+    Attributes:
+        mean: One number per plane.
+        std: Likewise.
+        planes: What is made of the colours.
+    """
 
     mean: tuple[float, ...] = (127.5, 127.5, 127.5)
     std: tuple[float, ...] = (63.75, 63.75, 63.75)
+    planes: Planes = "rgb"
 
-    def __call__(self, rgb: UInt8[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w c"]:
-        """Normalised pixels."""
+    def __post_init__(self) -> None:
+        """Check that the parts fit.
+
+        Raises:
+            InputError: There are no such planes, or not one mean and deviation for each.
+        """
+        if self.planes not in COUNTS:
+            raise InputError(f"preprocessing: no planes {self.planes!r}; there are {', '.join(COUNTS)}")
+        if {len(self.mean), len(self.std)} != {COUNTS[self.planes]}:
+            raise InputError(
+                f"preprocessing: {len(self.mean)} means and {len(self.std)} deviations; "
+                f"wanted {COUNTS[self.planes]} for {self.planes}"
+            )
+
+    @classmethod
+    def usual(cls, planes: Planes) -> Preprocessing:
+        """What new models are trained with: every plane about from -2 to 2."""
+        count = COUNTS[planes]
+        return cls((127.5,) * count, (63.75,) * count, planes)
+
+    @property
+    def channels(self) -> int:
+        """Planes the network takes."""
+        return COUNTS[self.planes]
+
+    def split(self, rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w c"]:
+        """The planes, not yet normalised."""
+        return planes_of(rgb, self.planes)
+
+    def __call__(self, rgb: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w c"]:
+        """Normalised planes."""
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
-        normalised: np.ndarray = (rgb.astype(np.float32) - mean) / std
+        normalised: np.ndarray = (self.split(rgb).astype(np.float32) - mean) / std
         return normalised
 
 
@@ -94,7 +131,16 @@ class Card:
 
     def to_json(self) -> str:
         """The card as `card.json` holds it."""
-        return json.dumps({"card_version": CARD_VERSION, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+        plain = {"card_version": CARD_VERSION, **asdict(self)}
+        # A later addition: told only where it is used, so that cards of before keep their bytes.
+        if self.preprocessing.planes == "rgb":
+            del plain["preprocessing"]["planes"]
+        return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
+
+    @property
+    def resolution(self) -> str:
+        """What images it takes, in words."""
+        return "any resolution" if self.mpp is None else f"{self.mpp:g} µm/px"
 
     @property
     def digest(self) -> str:
@@ -120,7 +166,7 @@ def card_from_json(text: str | bytes, path: str) -> Card:
         return Card(
             schema=ClassSchema(tuple(schema["leaves"]), types),
             heads=tuple(Head(**head) for head in plain.pop("heads")),
-            preprocessing=Preprocessing(**{key: tuple(value) for key, value in plain.pop("preprocessing").items()}),
+            preprocessing=_preprocessing(plain.pop("preprocessing")),
             datasets=tuple(DatasetNote(**note) for note in plain.pop("datasets")),
             limits=tuple(plain.pop("limits")),
             **plain,
@@ -131,3 +177,8 @@ def card_from_json(text: str | bytes, path: str) -> Card:
         raise CheckpointError(
             f"{path}: not a model card ({error}); wanted the card.json of `nuclens export`"
         ) from error
+
+
+def _preprocessing(plain: dict[str, Any]) -> Preprocessing:
+    parts: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
+    return Preprocessing(**parts)

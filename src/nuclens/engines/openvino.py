@@ -11,6 +11,7 @@ import openvino as ov
 from jaxtyping import UInt8
 from openvino import opset13 as ops
 
+from nuclens.core.card import Preprocessing
 from nuclens.core.errors import CheckpointError
 from nuclens.core.heads import Head, RawHeads
 from nuclens.core.models import GRAPH, Model
@@ -39,19 +40,22 @@ class OpenVinoRunner:
     gains is in docs/adr/0008-a-graph-for-every-size.md.
 
     Attributes:
-        graph: Takes 8-bit pixels and gives 8-bit heads.
+        graph: Takes 8-bit planes and gives 8-bit heads.
         settings: The engine's.
         heads: Names and meaning of the outputs.
+        preprocessing: Planes of the input; their means and deviations are in the graph.
     """
 
     graph: Any
     settings: dict[str, Any]
     heads: tuple[Head, ...]
+    preprocessing: Preprocessing
     _compiled: dict[tuple[int, int], Any] = field(default_factory=dict)
 
     def run(self, rgb: UInt8[np.ndarray, "h w 3"]) -> RawHeads:
         """Heads of one tile as integers; its sides are multiples of the model's stride."""
-        results = self._request((rgb.shape[0], rgb.shape[1])).infer([rgb[None]], share_inputs=True)
+        planes = self.preprocessing.split(rgb)
+        results = self._request((rgb.shape[0], rgb.shape[1])).infer([planes[None]], share_inputs=True)
         return {head.name: np.array(result[0]) for head, result in zip(self.heads, results.values(), strict=True)}
 
     def _request(self, size: tuple[int, int]) -> Any:
@@ -61,7 +65,7 @@ class OpenVinoRunner:
             while self._compiled and sum(map(math.prod, (size, *self._compiled))) > HELD_PX:
                 del self._compiled[next(iter(self._compiled))]
             graph = self.graph.clone()
-            graph.reshape(ov.PartialShape([1, *size, 3]))
+            graph.reshape(ov.PartialShape([1, *size, self.preprocessing.channels]))
             request = ov.Core().compile_model(graph, "CPU", self.settings).create_infer_request()
         self._compiled[size] = request
         return request
@@ -101,11 +105,11 @@ class OpenVinoEngine:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": options.threads,
         }
-        return OpenVinoRunner(integers, settings, model.card.heads)
+        return OpenVinoRunner(integers, settings, model.card.heads, model.card.preprocessing)
 
 
 def _with_integers(graph: Any, model: Model, names: dict[str, Any]) -> Any:
-    """The graph with 8-bit pixels as input and 8-bit heads as outputs; rounding happens inside the engine."""
+    """The graph with 8-bit planes as input and 8-bit heads as outputs; rounding happens inside the engine."""
     outputs = [_rounded(names[head.name], head) for head in model.card.heads]
     whole = ov.Model(outputs, graph.get_parameters(), "nuclens")
     steps = ov.preprocess.PrePostProcessor(whole)

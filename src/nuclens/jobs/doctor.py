@@ -106,7 +106,7 @@ def _models() -> list[Finding]:
             continue
         card = model.card
         text = (
-            f"version {card.version}, {card.precision}, {card.mpp} µm/px, weights {card.license}, {model.digest[:12]}"
+            f"version {card.version}, {card.precision}, {card.resolution}, weights {card.license}, {model.digest[:12]}"
         )
         findings.append(Finding(f"model {name}", text))
     return findings or [Finding("models", "none shipped", False, "install nuclens again")]

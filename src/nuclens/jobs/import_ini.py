@@ -29,7 +29,6 @@ LOSSES = {
 }
 # Settings that are ours by another name, and of what kind they have to be.
 PLAIN: dict[str, tuple[str, type]] = {
-    "model.image_channels": ("network.channels", int),
     "model.base_filters": ("network.base_filters", int),
     "model.num_layers": ("network.layers", int),
     "model.dropout_rate": ("network.dropout", float),
@@ -83,7 +82,7 @@ def import_ini(path: Path, out: Path) -> list[str]:
         OutputError: The recipe cannot be written.
     """
     reading = Reading(*_values(path))
-    for rule in (_shape, _kernels, _classes, _plain, _data):
+    for rule in (_shape, _planes, _kernels, _classes, _plain, _data):
         rule(reading)
     if reading.faults:
         raise RecipeError(
@@ -126,6 +125,15 @@ def _shape(reading: Reading) -> None:
     elif isinstance(layers, int) and 0 < layers < 32 and sides[0] % 2 ** (layers - 1):
         reading.faults.append(f"model.image_width: {sides[0]}; wanted a multiple of {2 ** (layers - 1)}")
     reading.made["train.crop"] = sides[0]
+
+
+def _planes(reading: Reading) -> None:
+    channels = reading.take("model.image_channels", 3)
+    known = {1: "grey", 3: "rgb"}
+    if isinstance(channels, bool) or channels not in known:
+        reading.faults.append(f"model.image_channels: {channels!r}; wanted 1, which is grey, or 3")
+    else:
+        reading.made["planes"] = known[channels]
 
 
 def _kernels(reading: Reading) -> None:
@@ -203,8 +211,8 @@ def _written(path: Path, out: Path, made: dict[str, Any]) -> str:
         "# Cost      not measured",
         "# Score     not measured",
         f"name = {toml(out.stem)}",
-        "mpp = 0.25 # the seed system has no resolution: set that of the images",
-        *(f"{name} = {toml(made[name])}" for name in ("leaves", "types", "data")),
+        "# mpp = 0.25   the seed system has no resolution; with that of the images, others could be scaled to it",
+        *(f"{name} = {toml(made[name])}" for name in ("planes", "leaves", "types", "data")),
     ]
     tables: dict[str, list[str]] = {"network": ['name = "flexible_unet"'], "encoding": ['name = "semantic"']}
     for name, value in made.items():

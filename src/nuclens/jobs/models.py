@@ -49,7 +49,7 @@ def _models() -> Iterator[dict[str, Any]]:
         card = open_model(name).card
         cost = _cost(card.network, card.network_options, card.heads)
         size = f"{cost['parameters']:,} parameters, {cost['gflop_256']:.2f} GFLOP, " if "parameters" in cost else ""
-        text = f"{size}reach {card.reach} px, {card.mpp:g} µm/px, {card.license}"
+        text = f"{size}reach {card.reach} px, {card.resolution}, {card.license}"
         yield {"name": name, "version": card.version, "license": card.license, "reach_px": card.reach, **cost,
                "text": text}  # fmt: skip
 
@@ -87,7 +87,8 @@ def _model(name: str) -> dict[str, Any]:
     known |= {
         "reach_px": card.reach,
         "stride_px": card.stride,
-        "um_per_px": card.mpp,
+        "planes": card.preprocessing.planes,
+        **_resolution(card.mpp),
         "types": ", ".join(card.schema.names) or "none",
         "network": card.network,
         "encoding": card.encoding,
@@ -121,7 +122,8 @@ def _recipe(path: Path) -> dict[str, Any]:
     known |= {"license": recipe.about.license, "source": [note.source for note in recipe.about.datasets]}
     known |= _cost(recipe.network, recipe.network_options, heads_of(recipe))
     known |= {
-        "um_per_px": recipe.mpp,
+        **_resolution(recipe.mpp),
+        "planes": recipe.planes,
         "types": ", ".join(recipe.schema.names) or "none",
         "network": recipe.network,
         "encoding": recipe.encoding,
@@ -130,6 +132,10 @@ def _recipe(path: Path) -> dict[str, Any]:
         "digest": recipe.digest,
     }
     return _told(known)
+
+
+def _resolution(mpp: float | None) -> dict[str, Any]:
+    return {"um_per_px": mpp} if mpp else {"resolution": "any: images are taken as they are, in pixels"}
 
 
 def _sources(card: Card) -> list[str]:

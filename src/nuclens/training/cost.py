@@ -35,7 +35,7 @@ def sized(network: str, options: dict[str, Any], heads: tuple[Head, ...], side: 
     """Parameters of a network, and operations of one pass over a square picture; no memory is taken for either."""
     with torch.device("meta"):
         made = built(network, options, heads)
-    return parameters(made), forward_flop(made, (1, 3, side, side))
+    return parameters(made), forward_flop(made, (1, int(options.get("channels", 3)), side, side))
 
 
 def parameters(network: nn.Module) -> int:
@@ -54,7 +54,7 @@ def forward_flop(network: nn.Module, shape: tuple[int, int, int, int]) -> int:
 def measures(recipe: ResolvedRecipe, network: nn.Module, pixels: int) -> Measures:
     """Length of an epoch over so many training pixels, and the operations of a step."""
     train = recipe.train
-    crop = forward_flop(network, (1, 3, train.crop, train.crop))
+    crop = forward_flop(network, (1, recipe.preprocessing.channels, train.crop, train.crop))
     return Measures(epoch_steps(recipe, pixels), BACKWARD * crop * train.batch)
 
 

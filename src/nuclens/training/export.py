@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -25,6 +25,7 @@ from nuclens.training.validation import BEST
 
 PROBE_STRIDES, PROBE_PX = 32, 512
 REACH_SHARE = 0.01
+_COLOURS = Preprocessing()
 _EOSIN = np.array([225, 170, 205], np.float32)
 
 
@@ -79,7 +80,7 @@ def export(
     network.load_state_dict(weights)  # so that every engine computes with the very numbers of the weights file
     card = _card(recipe, network, steps, "f32" if crops is None else "int8")
     out.mkdir(parents=True, exist_ok=True)
-    save_graph(network, heads, out / GRAPH, crops)
+    save_graph(network, heads, out / GRAPH, recipe.preprocessing, crops)
     with replacing(out / WEIGHTS) as path:
         path.write_bytes(save(weights))
     with replacing(out / CARD) as path:
@@ -88,7 +89,11 @@ def export(
 
 
 def save_graph(
-    network: nn.Module, heads: tuple[Head, ...], path: Path, crops: UInt8[np.ndarray, "n h w 3"] | None = None
+    network: nn.Module,
+    heads: tuple[Head, ...],
+    path: Path,
+    preprocessing: Preprocessing = _COLOURS,
+    crops: UInt8[np.ndarray, "n h w 3"] | None = None,
 ) -> None:
     """Write a network as OpenVINO graph and constants, of any size that is a multiple of its stride.
 
@@ -99,15 +104,16 @@ def save_graph(
     from openvino.frontend.pytorch import ConversionExtension
 
     shuffle = ConversionExtension("aten::pixel_shuffle", _depth_to_space)
-    side = PROBE_STRIDES * int(network.stride)  # type: ignore[arg-type]
-    example = torch.zeros(1, 3, side, side)
+    side = _probe_px(network)
+    channels = preprocessing.channels
+    example = torch.zeros(1, channels, side, side)
     with torch.no_grad():
         graph = ov.convert_model(Deployed(network, heads).eval(), example_input=example, extension=[shuffle])
-    graph.reshape({graph.inputs[0]: ov.PartialShape([1, 3, -1, -1])})
+    graph.reshape({graph.inputs[0]: ov.PartialShape([1, channels, -1, -1])})
     for output, head in zip(graph.outputs, heads, strict=True):
         output.get_tensor().set_names({head.name})
     if crops is not None:
-        graph = _quantised(graph, crops)
+        graph = _quantised(graph, [preprocessing(crop) for crop in crops])
     # OpenVINO counts nodes up within a process; these names make every export of the same weights the same bytes.
     graph.set_friendly_name("nuclens")
     for number, node in enumerate(graph.get_ordered_ops()):
@@ -115,24 +121,29 @@ def save_graph(
     ov.save_model(graph, path, compress_to_fp16=False)
 
 
-def reach_px(network: nn.Module, heads: tuple[Head, ...]) -> int:
+def reach_px(network: nn.Module, heads: tuple[Head, ...], preprocessing: Preprocessing = _COLOURS) -> int:
     """Measured reach, pixels: the farthest row below a changed upper half where over 1 % of pixels still move.
 
     A pixel moves if any of its outputs does, by over half an integer step.
     The pictures are smooth seeded noise in the colours of a stained section: on what it takes for no tissue at all a
     network is sure of itself, and its reach comes out too short.
     """
-    stride = int(network.stride)  # type: ignore[arg-type]
-    # Deep networks would be probed with pictures that fill the memory.
-    side = min(PROBE_STRIDES * stride, max(PROBE_PX, 8 * stride))
+    side = _probe_px(network)
     deployed = Deployed(network, heads).eval()
     before, other = _sections(0, side), _sections(1, side)
     after = np.concatenate([other[:, : side // 2], before[:, side // 2 :]], axis=1)
     with torch.no_grad():
-        pairs = zip(*(deployed(normalised(torch.from_numpy(rgb))) for rgb in (before, after)), heads, strict=True)
+        outputs = (deployed(_inputs(pictures, preprocessing)) for pictures in (before, after))
+        pairs = zip(*outputs, heads, strict=True)
     moved = torch.stack([((a - b).abs() * head.scale > 0.5).any(dim=1) for a, b, head in pairs]).any(dim=0)
     rows = torch.nonzero(moved.float().mean(dim=(0, 2))[side // 2 :] > REACH_SHARE)
     return int(rows.max()) + 1 if len(rows) else 0
+
+
+def _probe_px(network: nn.Module) -> int:
+    """Side of the pictures that a network is tried on; the deep ones would fill the memory with as many strides."""
+    stride = int(network.stride)  # type: ignore[arg-type]
+    return min(PROBE_STRIDES * stride, max(PROBE_PX, 8 * stride))
 
 
 def _sections(seed: int, side: int) -> UInt8[np.ndarray, "n side side 3"]:
@@ -140,6 +151,11 @@ def _sections(seed: int, side: int) -> UInt8[np.ndarray, "n side side 3"]:
     smooth = np.stack([cv2.GaussianBlur(picture, (0, 0), 8) for picture in noise])
     pixels: np.ndarray = (_EOSIN + 300 * smooth).clip(0, 255)
     return pixels.astype(np.uint8)
+
+
+def _inputs(pictures: UInt8[np.ndarray, "n h w 3"], preprocessing: Preprocessing) -> Tensor:
+    planes = np.stack([preprocessing.split(rgb) for rgb in pictures])
+    return normalised(torch.from_numpy(planes), preprocessing)
 
 
 def _half(value: Tensor) -> Tensor:
@@ -159,14 +175,14 @@ def _depth_to_space(shuffle: Any) -> list[Any]:
     return outputs
 
 
-def _quantised(graph: Any, crops: np.ndarray) -> Any:
+def _quantised(graph: Any, crops: list[Float32[np.ndarray, "h w c"]]) -> Any:
     try:
         import nncf
     except ImportError as error:
         raise MissingExtraError(
             "int8 export needs nncf; `pip install 'nuclens[export]'`, or --precision f32"
         ) from error
-    pixels = [normalised(torch.from_numpy(crop[None])).numpy() for crop in crops]
+    pixels = [np.moveaxis(crop, -1, 0)[None] for crop in crops]
     return nncf.quantize(
         graph,
         nncf.Dataset(pixels),
@@ -194,10 +210,10 @@ def _card(recipe: ResolvedRecipe, network: nn.Module, steps: int, precision: str
         encoding=recipe.encoding,
         encoding_options=recipe.encoding_options,
         heads=heads,
-        preprocessing=Preprocessing(),
+        preprocessing=recipe.preprocessing,
         precision=precision,
         stride=int(network.stride),  # type: ignore[arg-type]
-        reach=reach_px(network, heads),
+        reach=reach_px(network, heads, recipe.preprocessing),
         datasets=about.datasets,
         limits=about.limits,
         metrics=about.metrics,

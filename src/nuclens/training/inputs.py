@@ -17,9 +17,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def normalised(rgb: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
-    """Pixels as the network takes them, channels last in memory."""
-    preprocessing = Preprocessing()
-    mean = torch.tensor(preprocessing.mean, device=rgb.device)
-    std = torch.tensor(preprocessing.std, device=rgb.device)
-    return ((rgb.float() - mean) / std).permute(0, 3, 1, 2)
+def normalised(pixels: UInt8[Tensor, "n h w c"], preprocessing: Preprocessing) -> Float[Tensor, "n c h w"]:
+    """Planes as the network takes them, channels last in memory."""
+    mean = torch.tensor(preprocessing.mean, device=pixels.device)
+    std = torch.tensor(preprocessing.std, device=pixels.device)
+    return ((pixels.float() - mean) / std).permute(0, 3, 1, 2)

@@ -72,6 +72,6 @@ def timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
 
 def pieces(batch: Batch, parts: int) -> Iterator[Batch]:
     """Equal parts of a batch, in order."""
-    size = len(batch["rgb"]) // parts
+    size = len(batch["pixels"]) // parts
     for index in range(parts):
         yield {name: value[index * size : (index + 1) * size] for name, value in batch.items()}

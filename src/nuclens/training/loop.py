@@ -250,7 +250,7 @@ class Step:
             targets = _tensors(piece, self.fabric.device)
             waits = self.fabric.world_size > 1 and index + 1 < parts
             with self.fabric.no_backward_sync(self.module, enabled=waits):
-                terms = self._terms(self.module(normalised(targets["rgb"])), targets)
+                terms = self._terms(self.module(self._inputs(targets)), targets)
                 self.fabric.backward((terms * terms.new_tensor([*losses.values()])).sum() / parts)
             total = total + terms.detach() / parts
         told = torch.cat([torch.as_tensor(total).double(), terms.new_tensor([seconds], dtype=torch.float64)])
@@ -271,9 +271,12 @@ class Step:
         """Every loss term of a batch with other weights; nothing is learned."""
         network, targets = self.module.module, _tensors(batch, self.fabric.device)
         network = getattr(network, "module", network)
-        heads = functional_call(network.eval(), weights, (normalised(targets["rgb"]),))
+        heads = functional_call(network.eval(), weights, (self._inputs(targets),))
         network.train()
         return dict(zip(self.recipe.losses, self._terms(heads, targets).tolist(), strict=True))
+
+    def _inputs(self, targets: Targets) -> Tensor:
+        return normalised(targets["pixels"], self.recipe.preprocessing)
 
     def _terms(self, heads: dict[str, Tensor], targets: Targets) -> Tensor:
         return torch.stack([self.terms[name](heads, targets) for name in self.recipe.losses])

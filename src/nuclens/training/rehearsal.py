@@ -89,7 +89,7 @@ def rehearse(recipe: ResolvedRecipe, data: Path, course: Course) -> Rehearsal:
         megapixels=pixels / 1e6,
         nuclei=sum(len(source.truth.leaves) - 1 for source in sources),
         parameters=parameters(state.network),
-        gflop=forward_flop(state.network, (1, 3, SIDE, SIDE)) / 1e9,
+        gflop=forward_flop(state.network, (1, recipe.preprocessing.channels, SIDE, SIDE)) / 1e9,
         tflop_step=size.step_flop / 1e12,
         epoch=size.epoch,
         steps=None if last == NO_END else last,

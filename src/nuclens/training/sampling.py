@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -106,7 +107,19 @@ def indices(data: DataSettings, samples: Samples, use: Use = "train") -> list[in
         return "train" if data.split in ("", split) else ""
 
     uses = [used(group, split) for group, split in zip(samples.groups, samples.splits, strict=True)]
+    if data.validate_share:
+        groups = sorted(
+            {group for group, found in zip(samples.groups, uses, strict=True) if found == "train"}, key=_lot
+        )
+        aside = groups[: max(1, round(data.validate_share * len(groups)))]
+        drawn = ("validate" if group in aside else "train" for group in samples.groups)
+        uses = [new if found == "train" else found for found, new in zip(uses, drawn, strict=True)]
     return [index for index, found in enumerate(uses) if found == use]
+
+
+def _lot(group: str) -> str:
+    """Orders groups as if drawn, the same way wherever they lie: names in their own order may be dates or hospitals."""
+    return sha256(group.encode()).hexdigest()
 
 
 def open_samples(data: DataSettings, root: Path, use: Use = "train") -> Iterator[Sample]:
@@ -169,7 +182,7 @@ class Sampler:
         object.__setattr__(self, "draw", draw_of(self.sources, self.recipe.train.balance))
 
     def batch(self, step: int) -> Batch:
-        """Pixels `rgb` uint8 (n, h, w, 3), the encoding's targets, `known` and `outlined` uint8 (n, h, w)."""
+        """Planes `pixels` uint8 (n, h, w, c), the encoding's targets, `known` and `outlined` uint8 (n, h, w)."""
         crops = [self._crop(rng, source, focus) for rng, source, focus in self._drawn(step)]
         return {name: np.stack([crop[name] for crop in crops]) for name in crops[0]}
 
@@ -214,8 +227,9 @@ class Sampler:
             Truth(labels.clip(0), source.truth.leaves, centres), self.encoding.options(**self.recipe.encoding_options)
         )
         outlined = known & source.outlined
+        coloured = recolour(rng, self._restained(rng, rgb, labels, source), augment)
         return {
-            "rgb": recolour(rng, self._restained(rng, rgb, labels, source), augment),
+            "pixels": self.recipe.preprocessing.split(coloured),
             "known": known.astype(np.uint8),
             "outlined": outlined.astype(np.uint8),
             **targets,

@@ -8,8 +8,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from nuclens.core.card import DatasetNote
+from nuclens.core.card import DatasetNote, Preprocessing
 from nuclens.core.errors import CheckpointError
+from nuclens.core.planes import Planes
 from nuclens.core.schema import ClassSchema, NucleusType
 from nuclens.training.augment_settings import AugmentSettings
 from nuclens.training.ranges import NOTHING_ELSE, Grey, NotNegative, Positive, Range
@@ -49,6 +50,7 @@ class DataSettings:
         exclude: Groups that are never read.
         validate: Groups set aside for choosing settings and weights.
         validate_split: Official part that is used so too.
+        validate_share: Share of the training groups that is used so too: at least one, drawn by their names alone.
         test: Groups that the finished run is scored on, and nothing else.
         test_split: Official part that is used so too.
     """
@@ -63,6 +65,7 @@ class DataSettings:
     exclude: tuple[str, ...] = ()
     validate: tuple[str, ...] = ()
     validate_split: str = ""
+    validate_share: Annotated[float, Range(ge=0, lt=1)] = 0.0
     test: tuple[str, ...] = ()
     test_split: str = ""
 
@@ -165,13 +168,14 @@ class ResolvedRecipe:
 
     Attributes:
         name: Of the model.
-        mpp: Micrometres per pixel the model works at.
         network: Plug-in name, and its options.
         encoding: Plug-in name, and its decoder's options.
         leaves: Leaf classes.
         types: Types of the results.
         data: Where crops come from.
         losses: Weight of each term, named by its head and its loss.
+        mpp: Micrometres per pixel the model works at; None takes images as they are.
+        planes: What the network is shown of an image; its channels follow from it.
         loss_options: Options of some terms, by the term's name.
         schedule: Name of the course of the learning rate, and its options.
         optimiser: Name, and its options.
@@ -182,7 +186,6 @@ class ResolvedRecipe:
     """
 
     name: str
-    mpp: Positive[float]
     network: str
     network_options: dict[str, Any]
     encoding: str
@@ -191,6 +194,8 @@ class ResolvedRecipe:
     types: tuple[TypeSettings, ...]
     data: tuple[DataSettings, ...]
     losses: dict[str, NotNegative[float]]
+    mpp: Positive[float] | None = None
+    planes: Planes = "rgb"
     loss_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     schedule: str = "constant"
     schedule_options: dict[str, Any] = field(default_factory=dict)
@@ -241,11 +246,18 @@ class ResolvedRecipe:
         for table in plain["data"]:
             if table["mpp"] is None:
                 del table["mpp"]
+        if self.planes == "rgb":
+            del plain["planes"]
         for table in (plain, *plain["data"]):
-            for name in ("run", "split", "validate_split", "test", "test_split"):
+            for name in ("run", "split", "validate_split", "validate_share", "test", "test_split"):
                 if name in table and not table[name]:
                     del table[name]
         return sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What happens to pixels before the network."""
+        return Preprocessing.usual(self.planes)
 
     @property
     def falls_to_the_end(self) -> bool:

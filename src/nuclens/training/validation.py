@@ -88,8 +88,10 @@ class Reader:
         return whole
 
     @torch.no_grad()
-    def _values(self, pixels: UInt8[np.ndarray, "h w 3"], heads: tuple[Head, ...]) -> dict[str, np.ndarray]:
-        x = normalised(torch.from_numpy(np.ascontiguousarray(pixels)[None]).to(self.device))
+    def _values(self, rgb: UInt8[np.ndarray, "h w 3"], heads: tuple[Head, ...]) -> dict[str, np.ndarray]:
+        preprocessing = self.recipe.preprocessing
+        planes = np.ascontiguousarray(preprocessing.split(rgb))
+        x = normalised(torch.from_numpy(planes[None]).to(self.device), preprocessing)
         training = self.network.training
         raw = functional_call(self.network.eval(), dict(self.weights), (x,))
         self.network.train(training)
