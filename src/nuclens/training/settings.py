@@ -77,7 +77,7 @@ class TrainSettings:
     """The optimiser's course.
 
     Attributes:
-        steps: Where a run at constant rate ends.
+        steps: Where a run ends, unless its recipe tells another end and no steps.
         batch: Crops per step.
         crop: Side of a crop, pixels.
         rate: Highest learning rate.
