@@ -57,20 +57,22 @@ def load_sources(recipe: ResolvedRecipe, root: Path, use: Use = "train") -> list
 
     Raises:
         CorruptDatasetError: A folder is missing or broken.
-        RecipeError: A data set has no image left to train on after exclusions.
+        RecipeError: A data set that is not there for tests has no image left to train on after exclusions, or none has.
     """
     sources = []
     schema = recipe.schema
     for data in recipe.data:
         samples = [rescaled(sample, recipe.scale(data)) for sample in open_samples(data, root, use)]
         pixels = sum(sample.labels.size for sample in samples)
-        if not pixels and use == "train":
+        if not pixels and use == "train" and not (data.test or data.test_split):
             raise RecipeError(f"data {data.path}: no image left to train on; exclude or validate fewer groups")
         shares = [data.share * sample.labels.size / pixels for sample in samples]
         if recipe.train.balance == "tissue":
             shares = evened(shares, [sample.tissue for sample in samples])
         made = [_source(sample, data, schema, share) for sample, share in zip(samples, shares, strict=True)]
         sources += [replace(one, look=look_of(one.rgb)) for one in made] if recipe.augment.restain else made
+    if not sources and use == "train":
+        raise RecipeError("data: no image left to train on in any of them; exclude, validate or test fewer groups")
     return sources
 
 
