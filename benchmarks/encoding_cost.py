@@ -35,6 +35,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "hover": ("hover", {}),
     "star, 32 rays": ("star", {}),
     "star, 64 rays": ("star", {"rays": 64}),
+    "boundary": ("boundary", {}),
+    "boundary_tsfd": ("boundary_tsfd", {}),
 }
 NAMES = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
 SCHEMA = ClassSchema(NAMES, tuple(NucleusType(name, (0, 0, 0), (row,)) for row, name in enumerate(NAMES)))

@@ -12,7 +12,8 @@ import torch
 
 from nuclens.core.heads import Head
 from nuclens.core.kinds import Kind
-from nuclens.training.facts import gflop, parameters, receptive_field
+from nuclens.training.cost import forward_flop, parameters
+from nuclens.training.facts import receptive_field
 
 NETWORKS: Kind[Any] = Kind("nuclens.networks")
 BLOOD: dict[str, Any] = {"bottleneck": "folded", "skip_first": False, "eps": 1e-5}
@@ -68,9 +69,9 @@ def main() -> None:
         field = receptive_field(family.build(heads, family.options(**{**options, **narrower})), channels)
         told = ", ".join(f"`{key} = {str(value).lower()}`" for key, value in options.items() if key != "dropout")
         channels_out = sum(head.channels for head in heads)
+        gflop = forward_flop(network, (1, channels, 256, 256)) / 1e9
         print(
-            f"| `{name}` | {told} | {channels_out} | {parameters(network):,} | {gflop(network, 256, channels):.1f} | "
-            f"{field or 'the tile'} |",
+            f"| `{name}` | {told} | {channels_out} | {parameters(network):,} | {gflop:.1f} | {field or 'the tile'} |",
             flush=True,
         )
 

@@ -21,11 +21,12 @@ from nuclens.datasets.pack import PLUGIN as PACK
 
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "encodings.jpg"
 ENCODINGS: Kind[Any] = Kind("nuclens.encodings")
-IMAGE, TOP, LEFT, SIDE, ZOOM = "09_1", 96, 128, 128, 2
+IMAGE, TOP, LEFT, SIDE, ZOOM, COLUMNS = "09_1", 96, 128, 128, 2, 6
 # Title, encoding, target, channel, and the values drawn darkest and brightest.
 PANELS = (
     ("nucleus: 0 or 1", "offset", "nucleus", None, 0, 1),
     ("border: 0 or 1", "offset", "border", None, 0, 1),
+    ("boundary: 0 or 1", "boundary", "boundary", None, 0, 1),
     ("offset: rows, -1 to 1", "offset", "offset", 0, -1, 1),
     ("offset: columns", "offset", "offset", 1, -1, 1),
     ("hover: horizontal", "hover", "hover", 0, -1, 1),
@@ -33,6 +34,7 @@ PANELS = (
     ("star: object, 0 to 1", "star", "object", None, 0, 1),
     ("star: ray 0, right", "star", "rays", 0, 0, 80),
     ("star: ray 8, down", "star", "rays", 8, 0, 80),
+    ("star: ray 16, left", "star", "rays", 16, 0, 80),
 )
 
 
@@ -52,7 +54,7 @@ def main() -> None:
         values = values if channel is None else values[channel]
         grey = np.rint((values - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
         panels.append(titled(title, cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)))
-    rows = [np.concatenate(panels[start : start + 5], axis=1) for start in range(0, len(panels), 5)]
+    rows = [np.concatenate(panels[start : start + COLUMNS], axis=1) for start in range(0, len(panels), COLUMNS)]
     cv2.imwrite(str(PICTURE), np.concatenate(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 

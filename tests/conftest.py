@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,8 @@ import pytest
 from hypothesis import settings
 from jaxtyping import UInt8
 
-from nuclens.core.card import Card, Preprocessing
-from nuclens.core.heads import Head
+from nuclens.core.card import Card, Preprocessing, card_from_json
+from nuclens.core.heads import TISSUE, Head, tissue_heads
 from nuclens.core.models import CARD, GRAPH
 from nuclens.core.schema import ClassSchema, NucleusType
 
@@ -152,6 +153,33 @@ def painted_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     ov.save_model(graph, folder / GRAPH, compress_to_fp16=False)
     (folder / CARD).write_text(card.to_json(), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tissue_model(painted_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of `painted_model` that also says of a tile how far it is "Nose", which is white, and how far "Ear".
+
+    A pixel is wholly of the latter where red is 128 or less, half where it is 191.5, and so on.
+    """
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    graph = ov.Core().read_model(painted_model / GRAPH)
+    [pixels] = graph.get_parameters()
+    red = ops.split(pixels, ops.constant(1), 3).outputs()[0]
+    white = ops.clamp(ops.divide(ops.subtract(red, np.float32(128)), np.float32(127)), 0.0, 1.0)
+    nose = ops.reduce_mean(white, ops.constant(np.array([2, 3])), keep_dims=True)
+    tissue = ops.result(ops.concat([nose, ops.subtract(np.float32(1), nose)], 1))
+    tissue.input(0).get_source_output().get_tensor().set_names({TISSUE})
+    graph.add_results([tissue])
+    card = card_from_json((painted_model / CARD).read_bytes(), CARD)
+    tissues = ("Nose", "Ear")
+    folder = tmp_path_factory.mktemp("models") / "tissue"
+    folder.mkdir()
+    ov.save_model(graph, folder / GRAPH, compress_to_fp16=False)
+    told = replace(card, name="tissue", heads=(*card.heads, *tissue_heads(tissues)), tissues=tissues)
+    (folder / CARD).write_text(told.to_json(), encoding="utf-8")
     return folder
 
 

@@ -289,6 +289,47 @@ def test_faults_of_losses_are_told(path: Path, change: str, told: str) -> None:
     assert faults(path, GOOD, change)[0].startswith(told)
 
 
+TISSUES = """
+name = "tissues"
+mpp = 0.25
+leaves = []
+types = []
+tissues = ["Breast", "Colon"]
+network = "tsfdnet"
+encoding = "offset"
+
+[losses]
+nucleus_bce = 1
+tissue_focal = { weight = 0.5, alpha = 0.3, gamma = 5.0 }
+
+[[data]]
+path = "pannuke"
+dataset = "pannuke"
+"""
+
+
+def test_a_recipe_may_name_tissues_where_its_network_tells_them(path: Path) -> None:
+    recipe = load(path, TISSUES)
+    assert recipe.tissues == ("Breast", "Colon")
+    assert recipe.loss_options == {"tissue_focal": {"alpha": 0.3, "gamma": 5.0}}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("network='unet'", "tissues: network 'unet' tells none; leave them out, or take one that does"),
+        ("tissues=['Breast', 'Colon', 'Breast']", "tissues: Breast more than once"),
+        ("tissues=['Breast']", "tissues: only Breast; wanted at least two to tell apart, or none"),
+        ("tissues=['Breast', 'Kolon']", "tissues: no Kolon in pannuke; did you mean Colon?"),
+        ("tissues=[]", "losses.tissue_focal: teaches 'tissue', but the heads are nucleus, offset"),
+        ("losses={nucleus_bce=1, tissue_focal=0}", "tissues: no loss teaches them"),
+        ("losses={nucleus_bce=1, tissue_dice=1}", "losses.tissue_dice: does not fit 'tissue'"),
+    ],
+)
+def test_faults_of_tissues_are_told(path: Path, change: str, told: str) -> None:
+    assert any(fault.startswith(told) for fault in faults(path, TISSUES, change))
+
+
 def test_schedule_and_optimiser_are_tables_of_a_name_and_options(path: Path) -> None:
     recipe = load(path)
     assert (recipe.schedule, recipe.schedule_options, recipe.optimiser, recipe.optimiser_options) == (

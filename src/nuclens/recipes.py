@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nuclens.core.datasets import DATASETS
 from nuclens.core.errors import InputError, RecipeError, UnknownPluginError
-from nuclens.core.heads import Head
+from nuclens.core.heads import TISSUE, Head, tissue_heads
 from nuclens.core.kinds import Kind
 from nuclens.core.planes import COUNTS
 from nuclens.training.augment_settings import PRESETS
@@ -238,7 +238,9 @@ def _unfit(recipe: ResolvedRecipe) -> list[str]:
         faults += misfits
         # Where leaves or options are at fault there is nothing to ask by.
         with suppress(ValueError):
-            heads = None if misfits else encoding.heads(recipe.schema, encoding.options(**recipe.encoding_options))
+            if not misfits:
+                own = encoding.heads(recipe.schema, encoding.options(**recipe.encoding_options))
+                heads = (*own, *tissue_heads(recipe.tissues))
     for kind, chosen, known in (("schedule", recipe.schedule, SCHEDULES), ("optimiser", recipe.optimiser, OPTIMISERS)):
         if chosen in known:
             faults += _option_faults(kind, known[chosen], getattr(recipe, f"{kind}_options"))
@@ -246,6 +248,7 @@ def _unfit(recipe: ResolvedRecipe) -> list[str]:
             near = difflib.get_close_matches(chosen, known, n=1) or known
             faults.append(f"{kind}: no {chosen!r}; did you mean {', '.join(near)}?")
     faults += _schedule_faults(recipe)
+    faults += _tissue_faults(recipe, network)
     for name in sorted({data.dataset for data in recipe.data}):
         _plugin(DATASETS, name, faults)
     return [*faults, *_loss_faults(recipe, heads)]
@@ -266,6 +269,33 @@ def _schedule_faults(recipe: ResolvedRecipe) -> Iterator[str]:
         steps = recipe.train.steps
     if isinstance(steps, int) and steps <= warm_up:
         yield f"schedule.{whole}: {steps} steps with {warm_up} of warm-up in them; wanted more"
+
+
+def _tissue_faults(recipe: ResolvedRecipe, network: Any) -> Iterator[str]:
+    tissues = recipe.tissues
+    if not tissues:
+        return
+    if twice := sorted({name for name in tissues if tissues.count(name) > 1}):
+        yield f"tissues: {', '.join(twice)} more than once"
+    if len(tissues) == 1:
+        yield f"tissues: only {tissues[0]}; wanted at least two to tell apart, or none"
+    yield from _unknown_tissues(recipe)
+    if network and not getattr(network, "tells_tissue", False):
+        yield f"tissues: network {recipe.network!r} tells none; leave them out, or take one that does: docs/networks.md"
+    if not any(weight for name, weight in recipe.losses.items() if terms.split(name)[0] == TISSUE):
+        yield f"tissues: no loss teaches them; wanted a weight above 0 for {TISSUE}_focal or {TISSUE}_ce"
+
+
+def _unknown_tissues(recipe: ResolvedRecipe) -> Iterator[str]:
+    """Tissues that none of the data sets has, where all of them say which they have."""
+    names = sorted({data.dataset for data in recipe.data} & set(DATASETS.names()))
+    cards = [DATASETS.get(name).card for name in names]
+    known = [tissue for card in cards for tissue in card.tissues]
+    for tissue in recipe.tissues if cards and all(card.tissues for card in cards) else ():
+        if tissue not in known:
+            near = ", ".join(difflib.get_close_matches(tissue, known, n=2))
+            hint = f"; did you mean {near}?" if near else f"; there are {', '.join(known)}"
+            yield f"tissues: no {tissue} in {', '.join(names)}{hint}"
 
 
 def _plugin(kind: Kind[Any], name: str, faults: list[str]) -> Any | None:

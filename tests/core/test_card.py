@@ -9,7 +9,7 @@ import pytest
 
 from nuclens.core.card import CARD_VERSION, Card, DatasetNote, Preprocessing, card_from_json
 from nuclens.core.errors import CheckpointError
-from nuclens.core.heads import Head
+from nuclens.core.heads import Head, tissue_heads
 from nuclens.core.planes import COUNTS
 from nuclens.core.schema import ClassSchema, NucleusType
 
@@ -49,6 +49,14 @@ def test_a_card_comes_back() -> None:
 def test_what_is_optional_may_be_missing_in_the_schema_and_mpp() -> None:
     bare = replace(CARD, mpp=None, schema=ClassSchema(), datasets=(), limits=(), metrics={}, training={})
     assert card_from_json(bare.to_json(), "card.json") == bare
+
+
+def test_tissues_are_told_only_where_there_are_some() -> None:
+    told = replace(CARD, heads=(*CARD.heads, *tissue_heads(("Breast", "Colon"))), tissues=("Breast", "Colon"))
+    assert card_from_json(told.to_json(), "card.json") == told
+    assert [head.whole for head in told.heads] == [False, False, True]
+    assert "tissues" not in json.loads(CARD.to_json()), "cards from before keep their bytes"
+    assert tissue_heads(()) == ()
 
 
 def test_the_digest_is_of_everything() -> None:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from jaxtyping import Int32
 
+from nuclens.core.encoded import UNDECIDED
 from nuclens.core.labels import areas
 from nuclens.core.schema import UNTYPED, ClassSchema, NucleusType
 from nuclens.core.types import truth_of
-from nuclens.encodings.semantic import PLUGIN, UNDECIDED, SemanticOptions
+from nuclens.encodings.semantic import PLUGIN, SemanticOptions
 from nuclens.testing.encodings import EncodingContract
 
 OPTIONS = SemanticOptions()

@@ -31,7 +31,7 @@ from nuclens.training.__main__ import main
 from nuclens.training.budget import Budget
 from nuclens.training.inputs import normalised
 from nuclens.training.log import Board
-from nuclens.training.loop import fit
+from nuclens.training.loop import blank, fit
 from nuclens.training.processes import precision
 from nuclens.training.settings import RECIPE, ResolvedRecipe, recipe_of
 from nuclens.training.start import Course, build
@@ -265,6 +265,14 @@ def test_building_depends_on_the_seed_alone(tiny_recipe: ResolvedRecipe) -> None
     torch.rand(3)
     assert torch.equal(first, weight(tiny_recipe))
     assert not torch.equal(first, weight(replace(tiny_recipe, train=replace(tiny_recipe.train, seed=1))))
+
+
+def test_all_of_a_run_is_where_its_network_is(tiny_recipe: ResolvedRecipe) -> None:
+    """The average too: left on the processor, it could not follow weights on a graphics card."""
+    state = blank(tiny_recipe, torch.device("meta"))
+    assert {value.device.type for value in state.average.values()} == {"meta"}
+    state.advance(0.9)
+    assert state.step == 1
 
 
 def test_pixels_reach_the_network_as_the_card_says() -> None:

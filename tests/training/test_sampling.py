@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from nuclens.core.datasets import DATASETS
+from nuclens.core.datasets import DATASETS, Entry, Samples
 from nuclens.core.errors import CorruptDatasetError, InputError, RecipeError
+from nuclens.core.heads import TISSUE, UNKNOWN
+from nuclens.core.types import Sample
 from nuclens.encodings.offset import PLUGIN as OFFSET
 
 pytest.importorskip("nuclens.training", exc_type=ImportError)
@@ -76,6 +78,80 @@ def test_images_of_another_resolution_are_scaled_to_the_recipe_s(tiny_recipe: Re
     small = replace(recipe, train=replace(recipe.train, crop=48))
     assert calibration_crops(small, tiny_data, count=2).shape == (2, 48, 48, 3)
     assert recipe.digest != tiny_recipe.digest
+
+
+def test_a_data_set_may_be_there_for_tests_alone(tiny_recipe: ResolvedRecipe, tiny_data: Path) -> None:
+    own, tested = tiny_recipe.data[0], replace(tiny_recipe.data[0], exclude=("a", "b", "d"), validate=(), test=("c",))
+    found = load_sources(replace(tiny_recipe, data=(replace(own, exclude=("c", "d"), validate=()), tested)), tiny_data)
+    assert [source.id for source in found] == ["cells/a_1", "cells/b_1"]
+    with pytest.raises(RecipeError, match="no image left to train on in any of them"):
+        load_sources(replace(tiny_recipe, data=(tested,)), tiny_data)
+    with pytest.raises(RecipeError, match="data cells: no image left to train on; exclude or validate fewer groups"):
+        load_sources(with_data(tiny_recipe, exclude=("a", "b", "d")), tiny_data)
+
+
+@pytest.fixture(scope="module")
+def pannuke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data root of PanNuke's example: in each of three folds an image of breast and one of bile duct."""
+    root = tmp_path_factory.mktemp("data")
+    (root / "pannuke").mkdir()
+    DATASETS.get("pannuke").write_example(root / "pannuke")
+    return root
+
+
+def _unread(entry: Entry) -> Sample:
+    raise AssertionError("a split is drawn by names alone")
+
+
+def of_pannuke(recipe: ResolvedRecipe, **changes: Any) -> ResolvedRecipe:
+    return replace(recipe, data=(DataSettings("pannuke", dataset="pannuke", **changes),))
+
+
+def test_crops_say_of_what_tissue_their_image_is(tiny_recipe: ResolvedRecipe, pannuke: Path) -> None:
+    recipe = replace(of_pannuke(tiny_recipe), tissues=("Colon", "Bile-duct"))
+    sources = load_sources(recipe, pannuke)
+    assert [source.tissue for source in sources] == [UNKNOWN, 1] * 3, "of breast there is nothing to learn"
+    made = Sampler(recipe, OFFSET, sources)
+    for step in range(4):
+        batch, names = made.batch(step), made.names(step)
+        assert batch[TISSUE].dtype == np.int64
+        assert batch[TISSUE].tolist() == [1 if name.endswith("1") else UNKNOWN for name in names]
+    told = sampling.doubts(recipe, sources)
+    assert "no training image is of Colon: those tissues are not taught" in told
+    plain = Sampler(of_pannuke(tiny_recipe), OFFSET, load_sources(of_pannuke(tiny_recipe), pannuke))
+    assert TISSUE not in plain.batch(0)
+    assert same({**plain.batch(0), TISSUE: made.batch(0)[TISSUE]}, made.batch(0)), "nothing else changes"
+
+
+def test_a_random_split_takes_its_shares_of_every_tissue_and_says_so(tiny_recipe: ResolvedRecipe) -> None:
+    entries = tuple(
+        Entry(f"fold{k % 3 + 1}_{k:04d}", Path(), Path(), group=f"fold{k % 3 + 1}", split=f"fold{k % 3 + 1}",
+              tissue="Breast" if k < 200 else "Colon")
+        for k in range(300)
+    )  # fmt: skip
+    samples = Samples(entries, _unread)
+    data = DataSettings("pannuke", dataset="pannuke", random_test=0.25, random_validate=0.05)
+    parts = {use: indices(data, samples, use) for use in get_args(Use)}
+    assert {use: sum(k < 200 for k in part) for use, part in parts.items()} == {
+        "train": 140,
+        "validate": 10,
+        "test": 50,
+    }
+    assert {use: sum(k >= 200 for k in part) for use, part in parts.items()} == {"train": 70, "validate": 5, "test": 25}
+    assert sorted(k for part in parts.values() for k in part) == [*range(300)]
+    for part in parts.values():
+        assert {entries[k].split for k in part} == {"fold1", "fold2", "fold3"}, "it goes across the official folds"
+        assert part != [*range(part[0], part[0] + len(part))]
+    # Names alone decide: in another order the same images are drawn.
+    turned = replace(samples, entries=entries[::-1])
+    assert {turned.ids[k] for k in indices(data, turned, "test")} == {samples.ids[k] for k in parts["test"]}
+    # What is set aside otherwise stays where it is.
+    official = replace(data, test_split="fold3", exclude=("fold2",))
+    assert {entries[k].split for k in indices(official, samples, "train")} == {"fold1"}
+    assert {entries[k].split for k in indices(official, samples, "test")} == {"fold1", "fold3"}
+    [told] = sampling.doubts(replace(tiny_recipe, leaves=(), data=(data,)), [])
+    assert told.startswith("data pannuke: images are set aside by chance")
+    assert not sampling.doubts(replace(tiny_recipe, leaves=()), [])
 
 
 def test_crops_of_a_batch_differ(sampler: Sampler) -> None:

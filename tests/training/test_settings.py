@@ -122,8 +122,18 @@ def test_the_digest_covers_what_decides_the_weights_and_nothing_else(tiny_recipe
         replace(tiny_recipe, network_options={}),
         replace(tiny_recipe, planes="grey"),
         replace(tiny_recipe, mpp=None),
+        replace(tiny_recipe, tissues=("Nose", "Ear")),
+        replace(tiny_recipe, tissues=("Ear", "Nose")),
+        replace(tiny_recipe, data=(replace(tiny_recipe.data[0], random_test=0.2),)),
+        replace(tiny_recipe, data=(replace(tiny_recipe.data[0], random_validate=0.2),)),
     ]
     assert {recipe.digest for recipe in free} == {tiny_recipe.digest}
+    saved = json.loads(tiny_recipe.to_json())
+    for name in ("random_validate", "random_test"):
+        del saved["data"][0][name]
+    del saved["tissues"]
+    before = settings.from_plain(ResolvedRecipe, saved)
+    assert before.digest == tiny_recipe.digest, "runs from before these settings go on"
     assert len({tiny_recipe.digest, *(recipe.digest for recipe in deciding)}) == len(deciding) + 1
 
 

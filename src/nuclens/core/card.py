@@ -107,6 +107,7 @@ class Card:
         limits: What is unproven or known to fail, in plain words.
         metrics: Scores by test set; each names its protocol.
         training: Recipe digest, seed, steps, compute.
+        tissues: What the channels of a head of the whole image stand for; none where there is no such head.
     """
 
     name: str
@@ -128,13 +129,16 @@ class Card:
     limits: tuple[str, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    tissues: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """The card as `card.json` holds it."""
         plain = {"card_version": CARD_VERSION, **asdict(self)}
-        # A later addition: told only where it is used, so that cards of before keep their bytes.
+        # Later additions: told only where they are used, so that cards of before keep their bytes.
         if self.preprocessing.planes == "rgb":
             del plain["preprocessing"]["planes"]
+        if not self.tissues:
+            del plain["tissues"]
         return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
 
     @property
@@ -169,6 +173,7 @@ def card_from_json(text: str | bytes, path: str) -> Card:
             preprocessing=_preprocessing(plain.pop("preprocessing")),
             datasets=tuple(DatasetNote(**note) for note in plain.pop("datasets")),
             limits=tuple(plain.pop("limits")),
+            tissues=tuple(plain.pop("tissues", ())),
             **plain,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:

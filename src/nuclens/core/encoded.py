@@ -6,12 +6,13 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64, UInt8
 
-from nuclens.core.heads import Head, RawHeads
-from nuclens.core.labels import relabel, tidy
+from nuclens.core.heads import Head, RawHeads, to_integers
+from nuclens.core.labels import boundaries, relabel, tidy
 from nuclens.core.schema import ClassSchema
 from nuclens.core.types import InstanceMap, Truth
 
 BORDER_PX = 2
+UNDECIDED = 255  # target `class` where a nucleus is not of one certain leaf
 
 
 def type_heads(schema: ClassSchema) -> tuple[Head, ...]:
@@ -40,6 +41,63 @@ def ideal_leaves(leaves: UInt8[np.ndarray, "h w"], count: int) -> Float32[np.nda
     lowest = leaves & -leaves.astype(np.int16)
     sure: Float32[np.ndarray, "{count} h w"] = lowest == (1 << np.arange(count))[:, None, None]
     return sure.astype(np.float32)
+
+
+def class_head(schema: ClassSchema) -> Head:
+    """The one head of background and leaves, or of nucleus alone where nothing is typed."""
+    if not schema.leaves:
+        return Head("nucleus", 1, "sigmoid", 255)
+    return Head("class", 1 + len(schema.leaves), "softmax", 255)
+
+
+def class_target(truth: Truth) -> UInt8[np.ndarray, "h w"]:
+    """Target `class`: 0 on background, k + 1 on leaf k, 255 in nuclei that are not of one certain leaf.
+
+    Example:
+        >>> labels = np.array([[0, 1, 2, 3]], np.int32)
+        >>> leaves = np.array([0, 0b1, 0b100, 0b11], np.uint8)
+        >>> class_target(Truth(labels, leaves, np.zeros((4, 2), np.float32))).tolist()
+        [[0, 1, 3, 255]]
+    """
+    leaf = np.full(256, UNDECIDED, np.uint8)
+    leaf[1 << np.arange(8)] = np.arange(1, 9)
+    of_label = leaf[truth.leaves]
+    of_label[:1] = 0
+    target: UInt8[np.ndarray, "h w"] = of_label.take(truth.labels)
+    return target
+
+
+def ideal_class(truth: Truth, schema: ClassSchema) -> RawHeads:
+    """The head of `class_head` as a perfect network would give it; an unlabelled nucleus is of the first leaf."""
+    head, nucleus = class_head(schema), truth.labels > 0
+    values = nucleus[None].astype(np.float32)
+    if schema.leaves:
+        of_label = np.where(truth.leaves == 0, 1, truth.leaves).astype(np.uint8)
+        leaves = ideal_leaves(of_label.take(truth.labels) * nucleus, len(schema.leaves))
+        values = np.concatenate([1 - values, leaves])
+    return {head.name: to_integers(head, values)}
+
+
+def nucleus_and_type(raw: RawHeads, schema: ClassSchema) -> RawHeads:
+    """The head of `class_head` as `nucleus`, which is what background leaves, and `type` where there are types."""
+    if not schema.leaves:
+        return {"nucleus": raw["nucleus"]}
+    return {"nucleus": 255 - raw["class"][:1], "type": raw["class"][1:]}
+
+
+def boundary_target(labels: Int32[np.ndarray, "h w"], frame: int) -> UInt8[np.ndarray, "h w"]:
+    """Target `boundary`: 1 on both sides of every outline, and in nuclei within `frame` pixels of the map's edge.
+
+    Example:
+        >>> boundary_target(np.array([[1, 1, 1, 2, 2, 2]], np.int32), frame=0).tolist()
+        [[0, 0, 1, 1, 0, 0]]
+    """
+    target = boundaries(labels)
+    if frame:
+        rim = np.ones(labels.shape, bool)
+        rim[frame:-frame, frame:-frame] = False
+        target |= rim & (labels > 0)
+    return target.view(np.uint8)
 
 
 def sums(

@@ -14,6 +14,7 @@ from nuclens.core.errors import ShapeError
 AUX = "aux."
 # The head that says of what tissue a whole image is: a channel for each tissue, and one pixel for all of it.
 TISSUE = "tissue"
+UNKNOWN = -1  # as the target of such a head: an image whose tissue nobody told
 
 RawHeads: TypeAlias = dict[str, Integer[np.ndarray, "channels h w"]]
 

@@ -28,6 +28,7 @@ class Prediction:
         scores: Confidence in [0, 1] of each label; None where a file tells none.
         probabilities: Of every type; NaN where unknown. None where a file tells none.
         layers: Labels of type k + 1 in channel k, where the file lets nuclei of different types overlap.
+        tissue: Organ that the whole image is said to be of; empty where nothing is said.
     """
 
     labels: Int32[np.ndarray, "h w"]
@@ -36,6 +37,7 @@ class Prediction:
     scores: Float32[np.ndarray, "n+1"] | None = None
     probabilities: Float32[np.ndarray, "n+1 types"] | None = None
     layers: Integer[np.ndarray, "h w types"] | None = None
+    tissue: str = ""
 
     def __len__(self) -> int:
         """Number of nuclei, hidden ones too."""
@@ -79,6 +81,7 @@ def drawn(path: Path, instances: Instances, shape: tuple[int, int]) -> Predictio
         names=instances.schema.names,
         scores=np.append(np.float32(0), instances.scores),
         probabilities=np.pad(instances.probabilities, ((1, 0), (0, 0))),
+        tissue=instances.metadata.get("tissue", ""),
     )
 
 

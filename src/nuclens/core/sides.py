@@ -95,7 +95,7 @@ class Joined(Sequence[Comparison]):
         tissue = self.truth.tissues.get(name, "")
         left = _without_ignored(self._renamed(pred.nuclei), truth.ignore)
         tables = self._table(truth.nuclei), self._table(left)
-        sides = self._typed(truth.nuclei, tables[0], tissue), self._typed(left, tables[1], "")
+        sides = self._typed(truth.nuclei, tables[0], tissue), self._typed(left, tables[1], left.tissue)
         rgb = truth.rgb if truth.rgb is not None else pred.rgb
         wordless = {
             (side, kind): count
@@ -158,7 +158,7 @@ def _without_ignored(nuclei: Prediction, ignore: Bool[np.ndarray, "h w"] | None)
     flat, count = nuclei.labels.reshape(-1), len(nuclei.types)
     share = np.bincount(flat, ignore.reshape(-1), count) / np.maximum(np.bincount(flat, minlength=count), 1)
     labels = np.where(share[nuclei.labels] > _MOSTLY, 0, nuclei.labels)
-    return Prediction(labels, nuclei.types, nuclei.names, nuclei.scores, nuclei.probabilities)
+    return replace(nuclei, labels=labels, layers=None)
 
 
 def _mapped(

@@ -14,13 +14,12 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8, UInt16
 
-from nuclens.core.encoded import common_targets, ideal_leaves, nuclei_of
+from nuclens.core.encoded import class_head, class_target, common_targets, ideal_class, nuclei_of, nucleus_and_type
 from nuclens.core.flood import flood
-from nuclens.core.heads import Head, RawHeads, need, to_integers
+from nuclens.core.heads import Head, RawHeads, need
 from nuclens.core.schema import ClassSchema
 from nuclens.core.types import InstanceMap, Truth
 
-UNDECIDED = 255  # target `class` where a nucleus is not of one certain leaf
 _DEPTH, _DEEPEST = 64, 1000  # integers per pixel of depth, pixels
 _HEIGHT = 4  # steps of the landscape per pixel of depth
 
@@ -64,9 +63,7 @@ class SemanticEncoding:
 
     def heads(self, schema: ClassSchema, options: SemanticOptions = _DEFAULT) -> tuple[Head, ...]:
         """The head a network needs for this schema: background and leaves, or nucleus alone where nothing is typed."""
-        if not schema.leaves:
-            return (Head("nucleus", 1, "sigmoid", 255),)
-        return (Head("class", 1 + len(schema.leaves), "softmax", 255),)
+        return (class_head(schema),)
 
     def encode(self, truth: Truth, options: SemanticOptions = _DEFAULT) -> dict[str, np.ndarray]:
         """Targets of one crop.
@@ -75,22 +72,11 @@ class SemanticEncoding:
             `nucleus`, `type` and `border` as every encoding has them; `class` uint8 (h, w), 0 on background, k + 1
             on leaf k, 255 where a nucleus is unlabelled or its label stands for several leaves.
         """
-        leaf = np.full(256, UNDECIDED, np.uint8)
-        leaf[1 << np.arange(8)] = np.arange(1, 9)
-        of_label = leaf[truth.leaves]
-        of_label[:1] = 0
-        return {**common_targets(truth), "class": of_label.take(truth.labels)}
+        return {**common_targets(truth), "class": class_target(truth)}
 
     def ideal(self, truth: Truth, schema: ClassSchema, options: SemanticOptions = _DEFAULT) -> RawHeads:
         """The heads a perfect network would give; an unlabelled nucleus is of the first leaf."""
-        targets = self.encode(truth)
-        [head] = self.heads(schema)
-        nucleus = targets["nucleus"][None]
-        if not schema.leaves:
-            return {head.name: to_integers(head, nucleus.astype(np.float32))}
-        leaves = np.maximum(targets["type"], targets["nucleus"] * (targets["type"] == 0))
-        values = np.concatenate([1 - nucleus, ideal_leaves(leaves, len(schema.leaves))])
-        return {head.name: to_integers(head, values.astype(np.float32))}
+        return ideal_class(truth, schema)
 
     def decode(self, raw: RawHeads, schema: ClassSchema, options: SemanticOptions) -> InstanceMap:
         """Nuclei of one tile.
@@ -98,10 +84,8 @@ class SemanticEncoding:
         Raises:
             ShapeError: The head is absent or has other channels than `heads(schema)` says.
         """
-        [head] = self.heads(schema)
-        need(raw, (head,))
-        if schema.leaves:
-            raw = {"nucleus": 255 - raw["class"][:1], "type": raw["class"][1:]}
+        need(raw, self.heads(schema))
+        raw = nucleus_and_type(raw, schema)
         mask = raw["nucleus"][0] > options.threshold
         labels, count = np.zeros(mask.shape, np.int32), 0
         for part in _by_type(mask, raw["type"], schema) if options.by_type and schema.leaves else [mask]:

@@ -14,6 +14,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
+from nuclens.core.card import Card
 from nuclens.core.errors import InputError, NuclensError, UnknownPluginError, UnreadableImageError
 from nuclens.core.files import replacing
 from nuclens.core.flow import Stopwatch
@@ -119,7 +120,7 @@ def segment_files(
         outcomes[path] = Outcome(path, error=result) if isinstance(result, NuclensError) else Outcome(path, result)
         _log_outcome(outcomes[path])
     done = [outcomes[path] for path in paths]
-    _write_summary(out / SUMMARY, done, segmenter.model.card.schema.names)
+    _write_summary(out / SUMMARY, done, segmenter.model.card)
     return done
 
 
@@ -278,9 +279,10 @@ def _opened(segmenter: Segmenter, path: Path, out: Path, options: BatchOptions) 
         return error
 
 
-def _write_summary(path: Path, outcomes: list[Outcome], types: tuple[str, ...]) -> None:
+def _write_summary(path: Path, outcomes: list[Outcome], card: Card) -> None:
     """One row per input."""
-    header = ["image", "status", "nuclei", *types, "mm2", "nuclei_per_mm2", "median_area_um2", "mpp", "message"]
+    header = ["image", "status", "nuclei", *card.schema.names, "mm2", "nuclei_per_mm2", "median_area_um2", "mpp"]
+    header += [*(("tissue",) if card.tissues else ()), "message"]
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, header, restval="", lineterminator="\n")
         writer.writeheader()
@@ -299,5 +301,6 @@ def _summary_row(outcome: Outcome) -> dict[str, Any]:
         "mm2": record["mm2"] or "",
         "nuclei_per_mm2": round(record["nuclei"] / record["mm2"], 1) if record["mm2"] else "",
         **{name: "" if record[name] is None else record[name] for name in ("median_area_um2", "mpp")},
+        **({"tissue": record["tissue"]} if "tissue" in record else {}),
         "message": "; ".join(record["warnings"]),
     }

@@ -23,8 +23,9 @@ from nuclens.report.tables import write_tables
 
 ALL, REPORT = "all", "report.html"
 _PLAIN, _SIZES = (Measure(name, (), "pooled") for name in ("panoptic", "sizes"))
-# What the figures of a report are made of, whatever the protocol.
-FIGURES = Protocol("figures", "1", "", "", (_PLAIN, _SIZES))
+_TISSUE = Measure("image_label", (("tissue_accuracy", "tissue accuracy"),), "pooled")
+# What the figures of a report are made of, whatever the protocol, and what is told where a prediction names tissues.
+FIGURES = Protocol("figures", "1", "", "", (_PLAIN, _SIZES, _TISSUE))
 _PALETTE = ((230, 60, 60), (70, 160, 255), (60, 200, 80), (250, 220, 60), (255, 140, 40), (190, 90, 220))
 _DEFAULTS = EvaluateOptions()
 
@@ -66,7 +67,7 @@ def evaluate(
         prepare(Path(out))
     counted = source.tally(joined, [FIGURES, *adapted], report)
     scores, skipped = [], []
-    for one in adapted:
+    for one in with_tissues(adapted, counted):
         try:
             scores.append(with_intervals(counted, one, options.resampling))
         except InputError as error:
@@ -124,6 +125,21 @@ def fitted(protocols: Sequence[Protocol], joined: Joined, options: EvaluateOptio
     if not names:
         notes.append("the truth has no types: scores by type are undefined")
     return found, notes
+
+
+def with_tissues(protocols: Sequence[Protocol], counted: Tally) -> list[Protocol]:
+    """The protocols, with the share of images whose tissue was named rightly where both sides name it.
+
+    It stands beside what a protocol publishes, and changes none of that.
+    """
+    if not _parts(counted, _TISSUE)[:, 1].any():
+        return list(protocols)
+    return [
+        one
+        if any(measure.metric == _TISSUE.metric for measure in one.measures)
+        else replace(one, measures=(*one.measures, _TISSUE))
+        for one in protocols
+    ]
 
 
 def resolution(joined: Joined, options: EvaluateOptions) -> float | None:

@@ -105,6 +105,7 @@ class Picture:
         clock: Where time goes.
         unreadable: Why tiles were left out, by index.
         failures: What ended it.
+        elected: What its tiles say of its tissue, once that is counted.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Picture:
     clock: Stopwatch = field(default_factory=Stopwatch)
     unreadable: dict[int, str] = field(default_factory=dict)
     failures: list[NuclensError] = field(default_factory=list)
+    elected: dict[str, str] = field(default_factory=dict)
 
     @property
     def mm2(self) -> float:

@@ -145,6 +145,7 @@ class Results:
             "mpp": picture.plan.mpp,
             "mm2": round(picture.mm2, 6),
             "nuclei": nuclei,
+            **self.segmenter.tissue(picture),
             "by_type": {name: counted["types"][name]["nuclei"] for name in self.segmenter.model.card.schema.names},
             "median_area_um2": None if median is None else round(median, 2),
             "tiles": len(picture.tiles),

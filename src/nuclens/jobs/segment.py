@@ -18,7 +18,7 @@ from jaxtyping import Shaped
 
 from nuclens.core.errors import NuclensError
 from nuclens.core.flow import ahead
-from nuclens.core.heads import RawHeads
+from nuclens.core.heads import TISSUE, RawHeads
 from nuclens.core.kinds import Kind
 from nuclens.core.machine import cores
 from nuclens.core.models import Model, open_model
@@ -26,6 +26,7 @@ from nuclens.core.plan import MARGIN_PX, Plan, halo_px, instruction_class, scale
 from nuclens.core.rows import no_rows, rows_of
 from nuclens.core.slides import Slide, array_slide, open_image
 from nuclens.core.tiling import Tile, inside, tile_plan, working_shape
+from nuclens.core.tissue_votes import VOTES, elected, of_texts, to_text, votes
 from nuclens.core.types import Frame, Instances, concatenate
 from nuclens.jobs.pictures import Area, Picture, Pixels
 
@@ -102,14 +103,25 @@ class Segmenter:
         """Decode one tile into the wanted nuclei that it owns."""
         card = self.model.card
         encoding = ENCODINGS.get(card.encoding)
+        told, raw = raw.get(TISSUE), {name: head for name, head in raw.items() if name != TISSUE}
         # Beyond the image there are mirrored pixels: context for the network, but no nuclei.
         tile, rgb, raw = _on_image(tile, rgb, raw, working_shape(picture.slide.shape, picture.plan.scale))
         with picture.clock.stage("decode"):
             found = encoding.decode(raw, card.schema, encoding.options(**card.encoding_options))
         with picture.clock.stage("outline and measure"):
             rows = rows_of(found, rgb, tile, picture.plan, (picture.frame, card.schema))
+            if told is not None:
+                rows = replace(rows, metadata={VOTES: to_text(votes(told, tile.core))})
             wanted = picture.wanted(rows.anchors)
             return rows if wanted.all() else rows[wanted]
+
+    def tissue(self, picture: Picture) -> dict[str, str]:
+        """What the finished tiles of a picture say of its tissue, as metadata has it; nothing of a model without."""
+        tissues = self.model.card.tissues
+        if tissues and not picture.elected:
+            counted = of_texts(part.metadata[VOTES] for part in picture.journal)
+            picture.elected.update(elected(counted, tissues))
+        return picture.elected
 
     def result(self, picture: Picture) -> Iterator[Instances]:
         """The finished nuclei of a picture, a tile at a time, after an empty part that has all columns."""
@@ -122,6 +134,7 @@ class Segmenter:
         }
         if picture.unreadable:
             metadata["unreadable"] = " ".join(picture.unread())
+        metadata |= self.tissue(picture)
         yield replace(no_rows(picture.plan, (picture.frame, self.model.card.schema)), metadata=metadata)
         for part in picture.journal:
             yield replace(part, metadata=metadata)

@@ -171,7 +171,7 @@ def score_tests(
     """
     found = {}
     for data in recipe.data:
-        if data.test or data.test_split:
+        if data.test or data.test_split or data.random_test:
             folder = out / "test" / data.path.replace("/", "-").replace(".", "own")
             found[data.path] = evaluate(
                 load_model(out),
@@ -188,7 +188,7 @@ def _listed(data: DataSettings, root: Path, folder: Path) -> Path:
     samples = DATASETS.get(data.dataset).open(root / data.path)
     chosen = indices(data, samples, "test")
     if not chosen:
-        raise InputError(f"data {data.path}: no image is in test or test_split; check the names")
+        raise InputError(f"data {data.path}: no image is in test, test_split or random_test; check the names")
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "images.txt") as path:
         path.write_text("".join(f"{samples.ids[index]}\n" for index in chosen), encoding="utf-8")

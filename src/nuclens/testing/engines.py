@@ -58,7 +58,7 @@ class EngineContract:
         assert list(raw) == [head.name for head in model.card.heads]
         for head in model.card.heads:
             assert raw[head.name].dtype == (np.int8 if head.signed else np.uint8)
-            assert raw[head.name].shape == (head.channels, height, width)
+            assert raw[head.name].shape == (head.channels, *((1, 1) if head.whole else (height, width)))
 
     def test_threads_do_not_matter(self, model: Model) -> None:
         """One thread and two give the same bits."""

@@ -39,8 +39,8 @@ def sized(network: str, options: dict[str, Any], heads: tuple[Head, ...], side: 
 
 
 def parameters(network: nn.Module) -> int:
-    """Number of weights that are learned."""
-    return sum(value.numel() for value in network.parameters() if value.requires_grad)
+    """Numbers that a network can learn, frozen ones among them; statistics of batch norm are none."""
+    return sum(value.numel() for value in network.parameters())
 
 
 def forward_flop(network: nn.Module, shape: tuple[int, int, int, int]) -> int:

@@ -20,7 +20,7 @@ from nuclens.core.models import CARD, GRAPH, WEIGHTS
 from nuclens.training.inputs import ACTIVATIONS, normalised
 from nuclens.training.settings import ResolvedRecipe, recipe_of
 from nuclens.training.start import build, heads_of
-from nuclens.training.state import CHECKPOINT, fill, part, read_tensors
+from nuclens.training.state import CHECKPOINT, fill, mixed, part, read_tensors
 from nuclens.training.validation import BEST
 
 PROBE_STRIDES, PROBE_PX = 32, 512
@@ -56,7 +56,9 @@ def read_run(run: Path, *, best: bool = True) -> tuple[ResolvedRecipe, nn.Module
     path = run / BEST if best and (run / BEST).exists() else run / CHECKPOINT
     tensors, metadata = read_tensors(path)
     network = build(recipe)
-    fill(network.state_dict(), tensors if path.name == BEST else part(tensors, "average."), path)
+    if path.name != BEST:
+        tensors = mixed(part(tensors, "average."), part(tensors, "start."), recipe.run.keep)
+    fill(network.state_dict(), tensors, path)
     return recipe, network.eval(), metadata
 
 
@@ -134,7 +136,7 @@ def reach_px(network: nn.Module, heads: tuple[Head, ...], preprocessing: Preproc
     after = np.concatenate([other[:, : side // 2], before[:, side // 2 :]], axis=1)
     with torch.no_grad():
         outputs = (deployed(_inputs(pictures, preprocessing)) for pictures in (before, after))
-        pairs = zip(*outputs, heads, strict=True)
+        pairs = [(a, b, head) for a, b, head in zip(*outputs, heads, strict=True) if not head.whole]
     moved = torch.stack([((a - b).abs() * head.scale > 0.5).any(dim=1) for a, b, head in pairs]).any(dim=0)
     rows = torch.nonzero(moved.float().mean(dim=(0, 2))[side // 2 :] > REACH_SHARE)
     return int(rows.max()) + 1 if len(rows) else 0
@@ -223,4 +225,5 @@ def _card(recipe: ResolvedRecipe, network: nn.Module, steps: int, precision: str
             "steps": steps,
             "crops": steps * recipe.train.batch,
         },
+        tissues=recipe.tissues,
     )

@@ -1,4 +1,4 @@
-"""What a network costs and how far it sees: parameters, operations, receptive field."""
+"""How far a network sees."""
 
 from __future__ import annotations
 
@@ -18,41 +18,6 @@ _BENT = {
     *("relu", "relu_", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", "hardtanh", "relu6", "hardswish"),
     *("batch_norm", "instance_norm", "group_norm", "layer_norm", "sigmoid"),
 }
-
-
-def parameters(network: nn.Module) -> int:
-    """Numbers that a network can learn, frozen ones among them; statistics of batch norm are none."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def gflop(network: nn.Module, side: int = 256, channels: int = 3) -> float:
-    """Billions of operations for one square picture: two for each product of its convolutions and matrices.
-
-    A network on torch's `meta` device is counted without being run, in milliseconds. Spectral pooling, norms and
-    activations are left out; they are a few per cent at most.
-
-    Args:
-        network: It is put into evaluation mode, and back.
-        side: Of the picture, pixels; what a network adds up to its stride is counted too.
-        channels: Colour planes of the picture.
-    """
-    counted: list[int] = []
-
-    def count(layer: Any, given: tuple[Tensor, ...], output: Tensor) -> None:
-        # Every weight meets every place: of the output, or where a convolution is transposed, of the input.
-        places = given[0] if isinstance(layer, nn.ConvTranspose2d) else output
-        width = places.shape[-1] if isinstance(layer, nn.Linear) else places.shape[1]
-        counted.append(2 * layer.weight.numel() * (places.numel() // width))
-
-    hooks = [layer.register_forward_hook(count) for layer in network.modules() if isinstance(layer, _COUNTED)]
-    device = next(network.parameters()).device
-    try:
-        with _evaluating(network), torch.no_grad():
-            network(torch.ones(1, channels, side, side, device=device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return sum(counted) / 1e9
 
 
 def receptive_field(network: nn.Module, channels: int = 3) -> int | None:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from nuclens.core.files import replacing
 from nuclens.core.types import Progress
 from nuclens.training.environment import describe
-from nuclens.training.sampling import Batch, Source, missing_leaves
+from nuclens.training.sampling import Batch, Source, doubts
 from nuclens.training.settings import RECIPE, ResolvedRecipe
 from nuclens.training.start import Course
 
@@ -57,7 +57,7 @@ def begin_folder(job: Job, sources: list[Source]) -> None:
     """Write what the run is made of."""
     with replacing(job.out / RECIPE) as path:
         path.write_text(job.recipe.to_json(), encoding="utf-8")
-    describe(job.out, sources, job.course.devices, missing_leaves(job.recipe, sources))
+    describe(job.out, sources, job.course.devices, doubts(job.recipe, sources))
 
 
 def timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:

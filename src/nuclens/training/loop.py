@@ -32,6 +32,7 @@ from nuclens.training.state import CHECKPOINT, State, Tensors, checkpoint_of
 from nuclens.training.validation import Validator
 
 BOARD = "tensorboard"
+CPU = torch.device("cpu")
 
 
 _SILENT = Hooks()
@@ -78,7 +79,7 @@ def work(fabric: Fabric, job: Job, hooks: Hooks) -> State:
     # A container may allow less than torch sees.
     torch.set_num_threads(min(torch.get_num_threads(), cores()))
     with in_memory(recipe):
-        state = blank(recipe)
+        state = blank(recipe, fabric.device)
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             state.network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(state.network)  # type: ignore[no-untyped-call]
         state.scaler = getattr(fabric._precision, "scaler", None)
@@ -105,9 +106,9 @@ def work(fabric: Fabric, job: Job, hooks: Hooks) -> State:
     return state
 
 
-def blank(recipe: ResolvedRecipe) -> State:
-    """Network and optimiser before the first step."""
-    network = build(recipe).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def blank(recipe: ResolvedRecipe, device: torch.device = CPU) -> State:
+    """Network, its average and optimiser before the first step, where they are to be."""
+    network = build(recipe).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return State(network, optimiser_of(recipe, network.parameters()))
 
 
@@ -183,8 +184,8 @@ class Run:
             self._hear(validator)
 
     def _look(self, validator: Validator) -> None:
-        average = self.state.average
-        validator(self.state, self.state.step / self.epoch, lambda batch: self.step.measure(batch, average))
+        kept = self.state.kept(self.recipe.run.keep)
+        validator(self.state, self.state.step / self.epoch, lambda batch: self.step.measure(batch, kept))
         self.hooks.watch(self.job.out)
 
     def _hear(self, validator: Validator | None) -> None:

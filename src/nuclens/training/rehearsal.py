@@ -17,7 +17,7 @@ from nuclens.training.environment import digests
 from nuclens.training.faults import in_memory
 from nuclens.training.loop import Step, blank, terms_of
 from nuclens.training.processes import fabric_of
-from nuclens.training.sampling import Sampler, load_sources, missing_leaves
+from nuclens.training.sampling import Sampler, doubts, load_sources
 from nuclens.training.schedule import NO_END
 from nuclens.training.settings import ResolvedRecipe
 from nuclens.training.start import ENCODINGS, Course
@@ -96,7 +96,7 @@ def rehearse(recipe: ResolvedRecipe, data: Path, course: Course) -> Rehearsal:
         seconds=median(seconds for seconds, _ in took),
         waited=sum(waited for _, waited in took) / sum(seconds for seconds, _ in took),
         memory=torch.cuda.max_memory_allocated() if cuda else peak_memory(),
-        notes=missing_leaves(recipe, sources),
+        notes=doubts(recipe, sources),
         device=f"{torch.cuda.get_device_name() if cuda else 'processor'}, {fabric._precision.precision}",
     )
 

@@ -16,6 +16,7 @@ from jaxtyping import Float32, Int32, UInt8
 
 from nuclens.core.datasets import DATASETS, Samples
 from nuclens.core.errors import InputError, RecipeError
+from nuclens.core.heads import TISSUE, UNKNOWN
 from nuclens.core.machine import cores
 from nuclens.core.rescaled import rescaled
 from nuclens.core.schema import ClassSchema, leaf_masks
@@ -24,7 +25,7 @@ from nuclens.training.augment import placement, recolour, warp
 from nuclens.training.augment_fields import displacement, moved_centres, recentred
 from nuclens.training.augment_stain import Look, immuno, look_of, relooked
 from nuclens.training.balance import Draw, Place, draw_of, evened
-from nuclens.training.settings import DataSettings, ResolvedRecipe
+from nuclens.training.settings import RANDOM, DataSettings, ResolvedRecipe
 
 Batch = dict[str, np.ndarray]
 
@@ -41,6 +42,7 @@ class Source:
         share: Weight of its data set divided by the pixels of the data set, times its own.
         id: Of the sample, behind the path of its data set.
         look: Its stains and tones, where crops are to have those of others.
+        tissue: Place of its tissue among those of the recipe; `UNKNOWN` where it is none of them.
     """
 
     rgb: UInt8[np.ndarray, "h w 3"]
@@ -50,6 +52,7 @@ class Source:
     share: float
     look: Look | None = None
     id: str = ""
+    tissue: int = UNKNOWN
 
 
 def load_sources(recipe: ResolvedRecipe, root: Path, use: Use = "train") -> list[Source]:
@@ -60,7 +63,6 @@ def load_sources(recipe: ResolvedRecipe, root: Path, use: Use = "train") -> list
         RecipeError: A data set that is not there for tests has no image left to train on after exclusions, or none has.
     """
     sources = []
-    schema = recipe.schema
     for data in recipe.data:
         samples = [rescaled(sample, recipe.scale(data)) for sample in open_samples(data, root, use)]
         pixels = sum(sample.labels.size for sample in samples)
@@ -69,7 +71,7 @@ def load_sources(recipe: ResolvedRecipe, root: Path, use: Use = "train") -> list
         shares = [data.share * sample.labels.size / pixels for sample in samples]
         if recipe.train.balance == "tissue":
             shares = evened(shares, [sample.tissue for sample in samples])
-        made = [_source(sample, data, schema, share) for sample, share in zip(samples, shares, strict=True)]
+        made = [_source(sample, data, recipe, share) for sample, share in zip(samples, shares, strict=True)]
         sources += [replace(one, look=look_of(one.rgb)) for one in made] if recipe.augment.restain else made
     if not sources and use == "train":
         raise RecipeError("data: no image left to train on in any of them; exclude, validate or test fewer groups")
@@ -109,19 +111,41 @@ def indices(data: DataSettings, samples: Samples, use: Use = "train") -> list[in
         return "train" if data.split in ("", split) else ""
 
     uses = [used(group, split) for group, split in zip(samples.groups, samples.splits, strict=True)]
+    if data.random_validate or data.random_test:
+        uses = _by_chance(uses, samples, (data.random_test, data.random_validate))
     if data.validate_share:
-        groups = sorted(
-            {group for group, found in zip(samples.groups, uses, strict=True) if found == "train"}, key=_lot
-        )
-        aside = groups[: max(1, round(data.validate_share * len(groups)))]
-        drawn = ("validate" if group in aside else "train" for group in samples.groups)
-        uses = [new if found == "train" else found for found, new in zip(uses, drawn, strict=True)]
+        uses = _by_group(uses, samples, data.validate_share)
     return [index for index, found in enumerate(uses) if found == use]
 
 
-def _lot(group: str) -> str:
-    """Orders groups as if drawn, the same way wherever they lie: names in their own order may be dates or hospitals."""
-    return sha256(group.encode()).hexdigest()
+def _by_group(uses: list[str], samples: Samples, share: float) -> list[str]:
+    """Uses with a share of the training groups, at least one, taken for validation."""
+    groups = sorted({group for group, use in zip(samples.groups, uses, strict=True) if use == "train"}, key=_lot)
+    aside = set(groups[: max(1, round(share * len(groups)))])
+    drawn = zip(uses, samples.groups, strict=True)
+    return ["validate" if use == "train" and group in aside else use for use, group in drawn]
+
+
+def _by_chance(uses: list[str], samples: Samples, shares: tuple[float, float]) -> list[str]:
+    """Uses with shares of each tissue's training images taken for tests and validation."""
+    found = list(uses)
+    tissues: dict[str, list[tuple[str, int]]] = {}
+    for index, entry in enumerate(samples.entries):
+        if uses[index] == "train":
+            tissues.setdefault(entry.tissue, []).append((_lot(entry.id), index))
+    for drawn in tissues.values():
+        first = 0
+        for use, share in zip(("test", "validate"), shares, strict=True):
+            last = first + round(share * len(drawn))
+            for _, index in sorted(drawn)[first:last]:
+                found[index] = use
+            first = last
+    return found
+
+
+def _lot(name: str) -> str:
+    """Orders names as if drawn, the same way wherever they lie: their own order may be that of dates or hospitals."""
+    return sha256(name.encode()).hexdigest()
 
 
 def open_samples(data: DataSettings, root: Path, use: Use = "train") -> Iterator[Sample]:
@@ -131,16 +155,21 @@ def open_samples(data: DataSettings, root: Path, use: Use = "train") -> Iterator
         yield samples[index]
 
 
-def missing_leaves(recipe: ResolvedRecipe, sources: list[Source]) -> tuple[str, ...]:
-    """What to say of leaf classes that no nucleus of the training images may be."""
+def doubts(recipe: ResolvedRecipe, sources: list[Source]) -> tuple[str, ...]:
+    """What to say of classes and tissues that no training image has, and of splits that make scores too good."""
     seen = 0
     for source in sources:
         seen |= int(np.bitwise_or.reduce(source.truth.leaves, initial=0))
-    return tuple(
-        f"class {leaf}: no nucleus of the training images has it, so it is not taught"
-        for bit, leaf in enumerate(recipe.leaves)
-        if not seen >> bit & 1
-    )
+    classes = [leaf for bit, leaf in enumerate(recipe.leaves) if not seen >> bit & 1]
+    there = {source.tissue for source in sources}
+    tissues = [tissue for place, tissue in enumerate(recipe.tissues) if place not in there]
+    random = [data.path for data in recipe.data if any(getattr(data, name) for name in RANDOM)]
+    return (
+        *(f"class {leaf}: no nucleus of the training images has it, so it is not taught" for leaf in classes),
+        *((f"no training image is of {', '.join(tissues)}: those tissues are not taught",) if tissues else ()),
+        *(f"data {path}: images are set aside by chance, so that fields of one slide are on both sides: scores are "
+          f"too good, and do not compare with those of official folds" for path in random),
+    )  # fmt: skip
 
 
 def leaves_of(sample: Sample, data: DataSettings, schema: ClassSchema) -> UInt8[np.ndarray, "n+1"]:
@@ -150,13 +179,14 @@ def leaves_of(sample: Sample, data: DataSettings, schema: ClassSchema) -> UInt8[
     return masks
 
 
-def _source(sample: Sample, data: DataSettings, schema: ClassSchema, share: float) -> Source:
-    truth = truth_of(sample.labels, leaves_of(sample, data, schema))
+def _source(sample: Sample, data: DataSettings, recipe: ResolvedRecipe, share: float) -> Source:
+    truth = truth_of(sample.labels, leaves_of(sample, data, recipe.schema))
     labels = sample.labels.astype(np.float32)
     if sample.ignore is not None:
         labels[sample.ignore] = -1
     id = f"{data.path}/{sample.id}"
-    return Source(sample.rgb, labels, truth, data.outlined and sample.outlined, share, id=id)
+    tissue = recipe.tissues.index(sample.tissue) if sample.tissue in recipe.tissues else UNKNOWN
+    return Source(sample.rgb, labels, truth, data.outlined and sample.outlined, share, id=id, tissue=tissue)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,7 +214,10 @@ class Sampler:
         object.__setattr__(self, "draw", draw_of(self.sources, self.recipe.train.balance))
 
     def batch(self, step: int) -> Batch:
-        """Planes `pixels` uint8 (n, h, w, c), the encoding's targets, `known` and `outlined` uint8 (n, h, w)."""
+        """Planes `pixels` uint8 (n, h, w, c), the encoding's targets, `known` and `outlined` uint8 (n, h, w).
+
+        Where the recipe has tissues, `tissue` int64 (n,) too: their places, `UNKNOWN` where that is not known.
+        """
         crops = [self._crop(rng, source, focus) for rng, source, focus in self._drawn(step)]
         return {name: np.stack([crop[name] for crop in crops]) for name in crops[0]}
 
@@ -234,6 +267,7 @@ class Sampler:
             "pixels": self.recipe.preprocessing.split(coloured),
             "known": known.astype(np.uint8),
             "outlined": outlined.astype(np.uint8),
+            **({TISSUE: np.array(source.tissue, np.int64)} if self.recipe.tissues else {}),
             **targets,
         }
 

@@ -16,6 +16,9 @@ from nuclens.training.augment_settings import AugmentSettings
 from nuclens.training.ranges import NOTHING_ELSE, Grey, NotNegative, Positive, Range
 
 RECIPE = "recipe.json"
+# Later additions to a recipe and its data, which count where they are used.
+_LATER = ("run", "split", "validate_split", "validate_share", "test", "test_split", "tissues")
+RANDOM = ("random_validate", "random_test")  # shares of images drawn by chance
 LENGTHY = ("polynomial", "cosine")  # schedules that fall over the whole run, unless they are told a length
 
 
@@ -53,6 +56,9 @@ class DataSettings:
         validate_share: Share of the training groups that is used so too: at least one, drawn by their names alone.
         test: Groups that the finished run is scored on, and nothing else.
         test_split: Official part that is used so too.
+        random_validate: Share of the images of each tissue that is used so too, drawn by their names alone, whatever
+            their groups: such splits put fields of one slide on both sides.
+        random_test: Likewise.
     """
 
     path: str
@@ -68,6 +74,8 @@ class DataSettings:
     validate_share: Annotated[float, Range(ge=0, lt=1)] = 0.0
     test: tuple[str, ...] = ()
     test_split: str = ""
+    random_validate: Annotated[float, Range(ge=0, lt=1)] = 0.0
+    random_test: Annotated[float, Range(ge=0, lt=1)] = 0.0
 
     __pydantic_config__ = NOTHING_ELSE
 
@@ -123,6 +131,7 @@ class RunSettings:
         validate_every: Epochs between two validations, which are never nearer than checkpoints; 0 is never.
         best: What the best weights are chosen by: highest panoptic quality or lowest loss of what is set aside.
         patience: Validations without a better one that end the run.
+        keep: Share of the weights a run was tuned from in those that are validated and exported.
     """
 
     epochs: NotNegative[float] = 0.0
@@ -135,6 +144,7 @@ class RunSettings:
     validate_every: NotNegative[int] = 1
     best: Literal["pq", "loss"] = "pq"
     patience: NotNegative[int] = 0
+    keep: Annotated[float, Range(ge=0, lt=1)] = 0.0
 
     __pydantic_config__ = NOTHING_ELSE
 
@@ -183,6 +193,8 @@ class ResolvedRecipe:
         train: The optimiser's course.
         run: When a run ends and how it is carried out.
         about: What the model's card says beside it.
+        tissues: Names that data sets give whole images, which the network learns to tell apart; an image of another
+            one teaches nothing of it. None leaves that out.
     """
 
     name: str
@@ -205,6 +217,7 @@ class ResolvedRecipe:
     train: TrainSettings = field(default_factory=TrainSettings)
     run: RunSettings = field(default_factory=RunSettings)
     about: AboutSettings = field(default_factory=AboutSettings)
+    tissues: tuple[str, ...] = ()
 
     __pydantic_config__ = NOTHING_ELSE
 
@@ -249,7 +262,7 @@ class ResolvedRecipe:
         if self.planes == "rgb":
             del plain["planes"]
         for table in (plain, *plain["data"]):
-            for name in ("run", "split", "validate_split", "validate_share", "test", "test_split"):
+            for name in (*_LATER, *RANDOM):
                 if name in table and not table[name]:
                     del table[name]
         return sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

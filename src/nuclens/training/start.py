@@ -12,7 +12,7 @@ from torch import nn
 
 from nuclens.core.card import card_from_json
 from nuclens.core.errors import CheckpointError, InputError
-from nuclens.core.heads import Head
+from nuclens.core.heads import Head, tissue_heads
 from nuclens.core.kinds import Kind
 from nuclens.core.models import CARD, WEIGHTS, shipped
 from nuclens.training.settings import RECIPE, ResolvedRecipe, recipe_of
@@ -44,10 +44,10 @@ class Course:
 
 
 def heads_of(recipe: ResolvedRecipe) -> tuple[Head, ...]:
-    """The heads that the recipe's encoding needs for its classes."""
+    """The heads that the recipe's encoding needs for its classes, and last that of its tissues."""
     encoding = ENCODINGS.get(recipe.encoding)
     heads: tuple[Head, ...] = encoding.heads(recipe.schema, encoding.options(**recipe.encoding_options))
-    return heads
+    return *heads, *tissue_heads(recipe.tissues)
 
 
 def build(recipe: ResolvedRecipe) -> nn.Module:
@@ -106,6 +106,9 @@ def start_from(state: State, recipe: ResolvedRecipe, course: Course) -> None:
         log.info("made anew for that: %s; all other weights of %s are kept", ", ".join(made) or "nothing", folder)
     for target in (state.network.state_dict(), state.average):
         fill(target, fitting, path)
+    if course.weights_only and fitting is weights and recipe.run.keep:
+        # New classes have no weights to be kept, and others learned beside them would not fit.
+        state.start = {name: value.clone() for name, value in state.average.items()}
 
 
 def folder_of(start: str) -> Path:

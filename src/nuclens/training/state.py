@@ -36,6 +36,7 @@ class State:
         skipped: Steps whose numbers were not finite, so that nothing was learned from them.
         scaler: Of losses in half precision; None in any other.
         average: Exponential moving average of every weight and buffer of the network: what is exported.
+        start: Weights it is tuned from, where there are some and all of them are the network's own; else none.
     """
 
     network: nn.Module
@@ -45,6 +46,7 @@ class State:
     skipped: int = 0
     scaler: Any = None
     average: Tensors = field(init=False)
+    start: Tensors = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Begin the average at the network's own weights."""
@@ -61,6 +63,10 @@ class State:
             else:
                 self.average[name].copy_(value)
 
+    def kept(self, share: float) -> Tensors:
+        """The averaged weights, with a share of those it is tuned from."""
+        return mixed(self.average, self.start, share)
+
     def save(self, path: Path, digest: str) -> None:
         """Write everything; `digest` names the recipe. A file that is there already is kept as `PREVIOUS`.
 
@@ -69,6 +75,7 @@ class State:
         """
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
+        tensors |= {f"start.{name}": value for name, value in self.start.items()}
         for index, entry in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in entry.items()}
         notes = {"step": str(self.step), "recipe": digest}
@@ -95,6 +102,7 @@ class State:
             )
         fill(self.network.state_dict(), part(tensors, "network."), path)
         fill(self.average, part(tensors, "average."), path)
+        self.start = {name: value.to(self.average[name].device) for name, value in part(tensors, "start.").items()}
         self._load_optimizer(part(tensors, "optimizer."))
         self.step, self.skipped = int(notes["step"]), int(notes.get("skipped", "0"))
         if self.scaler is not None and "scaler" in notes:
@@ -162,6 +170,22 @@ def fill(target: Tensors, source: Tensors, path: Path) -> None:
         )
     for name, value in target.items():
         value.copy_(source[name])
+
+
+def mixed(average: Tensors, start: Tensors, share: float) -> Tensors:
+    """Averaged weights with a share of others, tensor by tensor; without others they stay as they are.
+
+    A tuned network and the one it began as lie in one valley: halfway between them it does better than either on
+    images of neither.
+
+    Source: Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022.
+    """
+    if not start or not share:
+        return average
+    return {
+        name: torch.lerp(value, start[name].to(value.dtype), share) if value.is_floating_point() else value
+        for name, value in average.items()
+    }
 
 
 def part(tensors: Tensors, prefix: str) -> Tensors:

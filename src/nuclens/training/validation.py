@@ -18,12 +18,13 @@ from torch.func import functional_call
 
 from nuclens.core.comparison import Comparison, Nuclei, from_instances
 from nuclens.core.files import replacing
-from nuclens.core.heads import Head, RawHeads, to_integers
+from nuclens.core.heads import TISSUE, UNKNOWN, Head, RawHeads, to_integers
 from nuclens.core.kinds import Kind
 from nuclens.core.plan import MARGIN_PX
 from nuclens.core.resample import read_working
 from nuclens.core.slides import ArraySlide
 from nuclens.core.tiling import tile_plan
+from nuclens.core.tissue_votes import elected, votes
 from nuclens.core.types import InstanceMap
 from nuclens.training.augment_settings import AugmentSettings
 from nuclens.training.film import FILM, FilmReel
@@ -63,17 +64,30 @@ class Reader:
 
     def __call__(self, rgb: UInt8[np.ndarray, "h w 3"]) -> InstanceMap:
         """The nuclei of an image, by the recipe's decoder."""
+        return self.read(rgb)[0]
+
+    def read(self, rgb: UInt8[np.ndarray, "h w 3"]) -> tuple[InstanceMap, str]:
+        """The nuclei of an image, by the recipe's decoder, and its tissue, where the recipe has some."""
         encoding = ENCODINGS.get(self.recipe.encoding)
         options = encoding.options(**self.recipe.encoding_options)
-        found: InstanceMap = encoding.decode(self.raw(rgb), self.recipe.schema, options)
-        return found
+        raw, tissues = self.raw(rgb), self.recipe.tissues
+        found: InstanceMap = encoding.decode(raw, self.recipe.schema, options)
+        return found, elected(raw[TISSUE], tissues).get("tissue", "") if tissues else ""
 
     def raw(self, rgb: UInt8[np.ndarray, "h w 3"]) -> RawHeads:
-        """All heads of an image as integers; windows overlap, beyond the image it is mirrored."""
+        """All heads of an image as integers; windows overlap, beyond the image it is mirrored.
+
+        That of tissues is the votes of all windows, (tissues,).
+        """
         heads = heads_of(self.recipe)
         stride = int(self.network.stride)  # type: ignore[arg-type]
         shape = rgb.shape[0], rgb.shape[1]
-        whole = {head.name: np.zeros((head.channels, *shape), np.int8 if head.signed else np.uint8) for head in heads}
+        whole: dict[str, np.ndarray] = {
+            head.name: np.zeros(head.channels, np.int64)
+            if head.whole
+            else np.zeros((head.channels, *shape), np.int8 if head.signed else np.uint8)
+            for head in heads
+        }
         core = -(-CORE_PX // stride) * stride
         slide = ArraySlide(rgb, None, "")
         for tile in tile_plan(shape, core, HALO_PX, stride, margin_px=MARGIN_PX):
@@ -84,7 +98,10 @@ class Reader:
                 slice(left - tile.box[1], right - tile.box[1]),
             )
             for head in heads:
-                whole[head.name][:, top:bottom, left:right] = to_integers(head, values[head.name][:, rows, columns])
+                if head.whole:
+                    whole[head.name] += votes(to_integers(head, values[head.name]), tile.core)
+                else:
+                    whole[head.name][:, top:bottom, left:right] = to_integers(head, values[head.name][:, rows, columns])
         return whole
 
     @torch.no_grad()
@@ -140,7 +157,7 @@ class Validator:
             OutputError: Something cannot be written.
         """
         network = state.network
-        reader = Reader(network, state.average, self.recipe, next(network.parameters()).device)
+        reader = Reader(network, state.kept(self.recipe.run.keep), self.recipe, next(network.parameters()).device)
         self.reel.add(state.step, reader)
         if not self.sources:
             return
@@ -158,17 +175,20 @@ class Validator:
         return bool(patience and best is not None and sum(int(row["step"]) > best for row in self.regular) >= patience)
 
     def _scores(self, reader: Reader) -> dict[str, float]:
-        """Panoptic quality and its factors, as means over images where they are defined."""
+        """Panoptic quality and its factors, as means over images where they are defined, and accuracy of tissues."""
         metric = METRICS.get("panoptic")
-        parts = []
+        parts, right, tissues = [], [], self.recipe.tissues
         for source in self.sources:
             truth = source.labels
-            found = from_instances(reader(source.rgb))
+            nuclei, tissue = reader.read(source.rgb)
+            found = from_instances(nuclei)
             # Where nothing is known, nothing is scored.
             pred = Nuclei(np.where(truth < 0, 0, found.labels))
             parts.append(metric.parts(Comparison(Nuclei(truth.clip(0).astype(np.int32)), pred)))
+            right += [tissue == tissues[source.tissue]] if source.tissue != UNKNOWN else []
         scores = metric.scores(np.stack(parts))
-        return {name: _mean(scores[name]) for name in ("pq", "dq", "sq")}
+        found_scores = {name: _mean(scores[name]) for name in ("pq", "dq", "sq")}
+        return found_scores | ({"tissue_accuracy": _mean(np.array(right, float))} if tissues else {})
 
     def _losses(self, losses: Callable[[Batch], dict[str, float]]) -> dict[str, float]:
         """Mean of every loss term over plain crops, the same each time, and their weighted sum as `loss`."""
@@ -181,7 +201,9 @@ class Validator:
         """Write the averaged weights, and what they are the best by."""
         note = {"step": state.step, "rule": RULES[self.recipe.run.best], **scores}
         with replacing(self.out / BEST) as path:
-            tensors = {name: value.detach().cpu().contiguous() for name, value in state.average.items()}
+            tensors = {
+                name: value.detach().cpu().contiguous() for name, value in state.kept(self.recipe.run.keep).items()
+            }
             save_file(tensors, path, {"step": str(state.step), "recipe": self.recipe.digest})
         with replacing(self.out / BEST_NOTE) as path:
             path.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ pytest.importorskip("nuclens.training", exc_type=ImportError)
 import torch
 
 from nuclens.core.errors import RecipeError
-from nuclens.core.heads import Head
+from nuclens.core.heads import UNKNOWN, Head, tissue_heads
 from nuclens.training.losses import pixels, regions, terms, vectors
 from nuclens.training.losses.terms import LOSSES, Heads, Targets, build_terms, faults, fitting, split
 
@@ -184,6 +184,42 @@ def test_maps_and_offsets_are_learned_inside_nuclei() -> None:
     for head, loss in (("hover", vectors.msge), ("offset", vectors.smooth_l1)):
         wanted = loss(heads[head], targets[head], weight, inside)
         assert float(value(f"{head}_{loss.__name__}", heads, targets)) == pytest.approx(float(wanted))
+
+
+WHOLE = tissue_heads(("Breast", "Colon", "Liver"))
+
+
+@pytest.mark.parametrize(("loss", "options"), [("ce", {}), ("bce", {}), ("focal", {"alpha": 0.3, "gamma": 5.0})])
+def test_tissues_are_learned_from_images_whose_tissue_is_known(loss: str, options: dict[str, Any]) -> None:
+    rng = np.random.default_rng(10)
+    raw = torch.tensor(rng.normal(0, 1, (5, 3, 1, 1))).float()
+    tissues = torch.tensor([2, UNKNOWN, 0, 1, UNKNOWN])
+    chance = torch.softmax(raw, dim=1)[..., 0, 0].double().numpy()
+    costs = []
+    for image, tissue in enumerate(tissues.tolist()):
+        if tissue == UNKNOWN:
+            continue
+        terms_of = []
+        for place, p in enumerate(chance[image]):
+            is_it = place == tissue
+            if loss == "ce":
+                terms_of.append(-log(p) * 3 if is_it else 0.0)
+            elif loss == "bce":
+                terms_of.append(-log(p if is_it else 1 - p))
+            else:
+                terms_of.append(-0.3 * (1 - p) ** 5 * log(p) if is_it else -0.7 * p**5 * log(1 - p))
+        costs.append(np.mean(terms_of))
+    name = f"tissue_{loss}"
+    [term] = build_terms([name], {name: options}, WHOLE).values()
+    assert float(term({"tissue": raw}, {"tissue": tissues})) == pytest.approx(np.mean(costs), rel=1e-5)
+    nobody = {"tissue": torch.full((5,), UNKNOWN)}
+    assert float(term({"tissue": raw}, nobody)) == 0
+
+
+def test_losses_of_regions_do_not_fit_a_whole_image() -> None:
+    assert fitting(WHOLE[0]) == ("bce", "ce", "focal")
+    [told] = faults(["tissue_dice"], WHOLE)
+    assert told.startswith("losses.tissue_dice: does not fit 'tissue'")
 
 
 def test_the_probability_of_an_object_may_be_any() -> None:

@@ -1,7 +1,8 @@
 """Losses by name: `HEAD_LOSS` teaches that head with that loss; a recipe gives each a weight and options.
 
 Pixels outside the image and in ignored regions have weight 0 everywhere;
-outlines of data sets whose outlines are not to be trusted likewise.
+outlines of data sets whose outlines are not to be trusted likewise. A head of
+the whole image has one pixel, whose weight is 0 where its tissue is unknown.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nuclens.core.errors import RecipeError
-from nuclens.core.heads import AUX, Head
+from nuclens.core.heads import AUX, UNKNOWN, Head
 from nuclens.training.losses import mixtures, pixels, regions, vectors
 
 Heads: TypeAlias = dict[str, Tensor]
@@ -36,6 +37,7 @@ UNSURE = 255  # in a target of bytes
 AUX_WEIGHT = 0.4  # Zhao et al., PSPNet, CVPR 2017, sec. 3.3
 _VECTORS = ("smooth_l1", "l1", "mse", "msge")
 _EXCLUSIVE = ("ce", "coarse")  # make sense only where one of several classes is true
+_WHOLE = ("bce", "ce", "focal")  # look at a pixel by itself, and so at the only one of a whole image's head
 
 
 def split(name: str) -> tuple[str, str]:
@@ -53,6 +55,8 @@ def split(name: str) -> tuple[str, str]:
 
 def fitting(head: Head) -> tuple[str, ...]:
     """Names of the losses that can teach a head."""
+    if head.whole:
+        return _WHOLE
     if head.activation == "linear":
         return tuple(name for name in _VECTORS if name != "msge" or head.channels == 2)
     several = head.activation == "softmax"
@@ -131,6 +135,10 @@ class Term:
 
 def shares(head: Head, targets: Targets) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n h w"]]:
     """What the channels of a head of probabilities aim at, and the weight of pixels: 0 where that is not known."""
+    if head.whole:
+        places = targets[head.name].long()[:, None, None]
+        channels = torch.arange(head.channels, device=places.device)[:, None, None]
+        return (places[:, None] == channels).float(), (places != UNKNOWN).float()
     if head.activation == "sigmoid":
         return targets[head.name].float()[:, None], targets["outlined"].float()
     allowed, weight = classes(head, targets)
