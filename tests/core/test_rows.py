@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -39,7 +41,9 @@ def pixels() -> np.ndarray:
 
 
 def rows(made: Plan) -> Instances:
-    return rows_of(found(), pixels(), TILE, made, (Frame(60, 110, made.mpp), SCHEMA))
+    return rows_of(
+        found(), pixels(), TILE, made, (Frame(round(120 / made.scale), round(220 / made.scale), made.mpp), SCHEMA)
+    )
 
 
 def test_a_tile_keeps_what_its_core_owns() -> None:
@@ -58,6 +62,16 @@ def test_positions_are_of_the_input() -> None:
     np.testing.assert_allclose(nuclei.centroids[0], [51, 101.25])
     whole = rows(plan(mpp=0.25, scale=1.0))
     assert whole.boxes[0].tolist() == [100, 201, 104, 204]
+
+
+def test_the_last_working_pixel_may_reach_beyond_the_input_and_results_do_not() -> None:
+    """Of 413 rows shrunk to a quarter, 103.25, the last of 104 working rows has one."""
+    nuclei = rows_of(found(), pixels(), TILE, plan(0.0625, 0.25), (Frame(413, 814, 0.0625), SCHEMA))
+    assert nuclei.boxes[0].tolist() == [400, 804, 413, 814]
+    edge = replace(found(), labels=np.where(np.arange(16)[:, None] == 7, found().labels, 0))
+    last = rows_of(edge, pixels(), TILE, plan(0.0625, 0.25), (Frame(413, 814, 0.0625), SCHEMA))
+    assert last.boxes[0].tolist() == [412, 804, 413, 814]
+    assert last.centroids[0].tolist() == [413, 810]
 
 
 @pytest.mark.parametrize(("mpp", "scale"), [(0.5, 2.0), (0.25, 1.0), (0.125, 0.5)])

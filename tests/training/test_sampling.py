@@ -66,6 +66,30 @@ def test_any_data_set_is_trained_on(tiny_recipe: ResolvedRecipe, tmp_path: Path)
     assert [set(source.truth.leaves.tolist()) for source in sources] == [{0, ROUND, LONG}] * 2
 
 
+def test_images_of_another_resolution_are_scaled_to_the_recipe_s(tiny_recipe: ResolvedRecipe, tiny_data: Path) -> None:
+    """With their labels, for training, validation and the ranges of 8-bit arithmetic alike."""
+    recipe = with_data(tiny_recipe, mpp=0.125)
+    for use in ("train", "validate"):
+        plain, scaled = (load_sources(one, tiny_data, use) for one in (tiny_recipe, recipe))
+        for whole, half in zip(plain, scaled, strict=True):
+            assert whole.labels.shape == (96, 96)
+            assert half.labels.shape == half.rgb.shape[:2] == (48, 48)
+            assert np.allclose(half.truth.centres, (whole.truth.centres - 0.5) / 2, atol=0.5)
+    small = replace(recipe, train=replace(recipe.train, crop=48))
+    assert calibration_crops(small, tiny_data, count=2).shape == (2, 48, 48, 3)
+    assert recipe.digest != tiny_recipe.digest
+
+
+def test_a_data_set_may_be_there_for_tests_alone(tiny_recipe: ResolvedRecipe, tiny_data: Path) -> None:
+    own, tested = tiny_recipe.data[0], replace(tiny_recipe.data[0], exclude=("a", "b", "d"), validate=(), test=("c",))
+    found = load_sources(replace(tiny_recipe, data=(replace(own, exclude=("c", "d"), validate=()), tested)), tiny_data)
+    assert [source.id for source in found] == ["cells/a_1", "cells/b_1"]
+    with pytest.raises(RecipeError, match="no image left to train on in any of them"):
+        load_sources(replace(tiny_recipe, data=(tested,)), tiny_data)
+    with pytest.raises(RecipeError, match="data cells: no image left to train on; exclude or validate fewer groups"):
+        load_sources(with_data(tiny_recipe, exclude=("a", "b", "d")), tiny_data)
+
+
 @pytest.fixture(scope="module")
 def pannuke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data root of PanNuke's example: in each of three folds an image of breast and one of bile duct."""

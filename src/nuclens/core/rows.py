@@ -20,7 +20,8 @@ def rows_of(
 ) -> Instances:
     """The nuclei that a tile owns, in the frame of the input.
 
-    Shapes are measured on the working grid, before the scale of the input is applied.
+    Shapes are measured on the working grid, before the scale of the input is applied. The last working pixel may reach
+    beyond the input; outlines and centroids do not.
 
     Args:
         found: What was decoded in the tile's box.
@@ -31,7 +32,7 @@ def rows_of(
     """
     frame, schema = target
     origin = np.array(tile.box[:2])
-    corner = np.array(plan.origin)
+    corner, ends = np.array(plan.origin), np.array([frame.height, frame.width])
     keep = owned((found.anchors + origin).astype(np.int32), tile.core)
     labels = found.labels if keep.all() else relabel(found.labels, keep)
     count = int(keep.sum())
@@ -45,14 +46,14 @@ def rows_of(
     return Instances(
         frame=frame,
         schema=schema,
-        vertices=((vertices + origin) / plan.scale + corner).astype(np.float32),
+        vertices=np.minimum((vertices + origin) / plan.scale + corner, ends).astype(np.float32),
         offsets=offsets,
         ids=plan.nucleus_ids(anchors),
         anchors=anchors,
         types=found.types[keep],
         scores=found.scores[keep],
         probabilities=found.probabilities[keep],
-        centroids=(polygon_centroids(vertices, offsets) + origin) / plan.scale + corner,
+        centroids=np.minimum((polygon_centroids(vertices, offsets) + origin) / plan.scale + corner, ends),
         measurements=measurements,
     )
 

@@ -176,7 +176,7 @@ def score_tests(
             found[data.path] = evaluate(
                 load_model(out),
                 root / data.path,
-                options=EvaluateOptions(data.dataset, str(_listed(data, root, folder)), recipe.mpp),
+                options=EvaluateOptions(data.dataset, str(_listed(data, root, folder)), data.mpp or recipe.mpp),
                 out=folder,
                 report=report,
             )

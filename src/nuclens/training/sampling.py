@@ -18,6 +18,7 @@ from nuclens.core.datasets import DATASETS, Samples
 from nuclens.core.errors import InputError, RecipeError
 from nuclens.core.heads import TISSUE, UNKNOWN
 from nuclens.core.machine import cores
+from nuclens.core.rescaled import rescaled
 from nuclens.core.schema import ClassSchema, leaf_masks
 from nuclens.core.types import Sample, Truth, truth_of
 from nuclens.training.augment import placement, recolour, warp
@@ -59,19 +60,21 @@ def load_sources(recipe: ResolvedRecipe, root: Path, use: Use = "train") -> list
 
     Raises:
         CorruptDatasetError: A folder is missing or broken.
-        RecipeError: A data set has no image left to train on after exclusions.
+        RecipeError: A data set that is not there for tests has no image left to train on after exclusions, or none has.
     """
     sources = []
     for data in recipe.data:
-        samples = list(open_samples(data, root, use))
+        samples = [rescaled(sample, recipe.scale(data)) for sample in open_samples(data, root, use)]
         pixels = sum(sample.labels.size for sample in samples)
-        if not pixels and use == "train":
+        if not pixels and use == "train" and not (data.test or data.test_split):
             raise RecipeError(f"data {data.path}: no image left to train on; exclude or validate fewer groups")
         shares = [data.share * sample.labels.size / pixels for sample in samples]
         if recipe.train.balance == "tissue":
             shares = evened(shares, [sample.tissue for sample in samples])
         made = [_source(sample, data, recipe, share) for sample, share in zip(samples, shares, strict=True)]
         sources += [replace(one, look=look_of(one.rgb)) for one in made] if recipe.augment.restain else made
+    if not sources and use == "train":
+        raise RecipeError("data: no image left to train on in any of them; exclude, validate or test fewer groups")
     return sources
 
 
@@ -294,7 +297,12 @@ def calibration_crops(recipe: ResolvedRecipe, root: Path, count: int = 40) -> UI
     """
     size = recipe.train.crop
     crops = []
-    pixels = [sample.rgb for data in recipe.data if data.outlined for sample in open_samples(data, root)]
+    pixels = [
+        rescaled(sample, recipe.scale(data)).rgb
+        for data in recipe.data
+        if data.outlined
+        for sample in open_samples(data, root)
+    ]
     large = [rgb for rgb in pixels if min(rgb.shape[:2]) >= size]
     if not large:
         raise InputError(f"{root}: no outlined training image is as large as a crop of {size} pixels; set train.crop")

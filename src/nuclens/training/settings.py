@@ -48,6 +48,7 @@ class DataSettings:
         share: Weight of this source when crops are drawn.
         leaves: Leaf classes each of the source's own type ids may stand for; ids not told are unlabelled.
         outlined: False where only types are learned, not outlines.
+        mpp: Micrometres per pixel of its images, which are scaled to the recipe's; None takes them as they are.
         split: Official part that is trained on; "" takes all of them.
         exclude: Groups that are never read.
         validate: Groups set aside for choosing settings and weights.
@@ -65,6 +66,7 @@ class DataSettings:
     dataset: str = "pack"
     leaves: dict[str, tuple[str, ...]] = field(default_factory=dict)
     outlined: bool = True
+    mpp: Positive[float] | None = None
     split: str = ""
     exclude: tuple[str, ...] = ()
     validate: tuple[str, ...] = ()
@@ -232,6 +234,10 @@ class ResolvedRecipe:
         )
         return ClassSchema(self.leaves, types)
 
+    def scale(self, data: DataSettings) -> float:
+        """Pixels it works on for one pixel of a data set's images."""
+        return data.mpp / self.mpp if data.mpp and self.mpp else 1.0
+
     @property
     def digest(self) -> str:
         """SHA-256 of what decides the weights.
@@ -250,6 +256,9 @@ class ResolvedRecipe:
         plain["run"] = {name: value for name, value in plain["run"].items() if value != getattr(RunSettings(), name)}
         if ends:
             plain["run"]["ends"] = ends
+        for table in plain["data"]:
+            if table["mpp"] is None:
+                del table["mpp"]
         if self.planes == "rgb":
             del plain["planes"]
         for table in (plain, *plain["data"]):
