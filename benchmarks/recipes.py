@@ -69,7 +69,6 @@ NARROW = {
 }
 # Read without the light install's decoders, which the published layout needs.
 PACKED = 'data=[{path="bccd", dataset="pack", split="train", validate_share=0.12, test_split="test"}]'
-LOOKS = 4  # validations of a run
 
 
 def main() -> None:
@@ -200,11 +199,8 @@ def changes_of(name: str, given: argparse.Namespace) -> list[str]:
 
 
 def budgeted(name: str, given: argparse.Namespace) -> ResolvedRecipe:
-    """The recipe with the budget in place of its own, looked at a few times."""
-    changes = changes_of(name, given)
-    if given.epochs:
-        changes.append(f"run.validate_every={max(1, round(given.epochs / LOOKS))}")
-    return Budget(given.epochs, 0, given.minutes, given.tflop).over(load_recipe(name, changes))
+    """The recipe with the budget in place of its own."""
+    return Budget(given.epochs, 0, given.minutes, given.tflop).over(load_recipe(name, changes_of(name, given)))
 
 
 def predict(run: Path, data: Path, out: Path) -> None:
