@@ -41,6 +41,14 @@ def test_a_folder_is_a_model_or_a_run(tiny_model: Path, tmp_path: Path) -> None:
     assert told["parameters"] == 1_070_380
 
 
+def test_tissues_are_told_where_there_are_some(tiny_model: Path) -> None:
+    told = described("pannuke_tsfdnet_boundary")
+    assert told["tissues"].startswith("Adrenal_gland, Bile-duct")
+    assert told["parameters"] == 21_959_455
+    assert "tissues" not in described("pannuke_tsfdnet_boundary_no_tissue")
+    assert "tissues" not in described(str(tiny_model))
+
+
 def test_a_network_tells_its_settings_and_how_far_it_sees() -> None:
     told = described("nuclens")
     assert told["kind"] == "network"

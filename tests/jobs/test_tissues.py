@@ -103,7 +103,7 @@ def test_files_record_and_summary_name_it(
     cv2.imwrite(str(tmp_path / "a.png"), shaded[..., ::-1])
     told = {}
     for name, model in (("with", tissue_model), ("without", painted_model)):
-        options = BatchOptions(model=str(model), mpp=0.25, formats=("geoparquet", "geojson"), tile_px=64)
+        options = BatchOptions(model=str(model), mpp=0.25, formats=("geoparquet", "geojson", "summary"), tile_px=64)
         [outcome] = segment_files([tmp_path / "a.png"], tmp_path / name, options)
         record = json.loads((tmp_path / name / "a" / "run.json").read_text(encoding="utf-8"))
         assert outcome.record == record
@@ -113,6 +113,8 @@ def test_files_record_and_summary_name_it(
         assert read_instances(tmp_path / name / "a" / "instances.geojson").metadata == metadata
         told[name] = [one.get("tissue") for one in (record, row, metadata)]
         assert record.get("tissue probability") == metadata.get("tissue probability")
+        page = (tmp_path / name / "a" / "summary.html").read_text(encoding="utf-8")
+        assert (f"Nose ({record.get('tissue probability')})" in page) == (name == "with")
     assert told == {"with": ["Nose"] * 3, "without": [None] * 3}
 
 

@@ -84,6 +84,8 @@ def _slide_facts(picture: Picture) -> dict[str, str]:
     if slide.power:
         facts["objective"] = f"{slide.power:g}x"
     facts["levels"] = ", ".join(f"1 : {height / rows:.3g}" for rows, _ in slide.levels)
+    if picture.elected:
+        facts["tissue, as the model tells it"] = "{tissue} ({tissue probability})".format_map(picture.elected)
     return facts | {"SHA-256": picture.plan.image}
 
 

@@ -109,7 +109,9 @@ def focal(
 
     -(alpha t (1 - p)^gamma ln p + (1 - alpha) (1 - t) p^gamma ln(1 - p)). The
     TSFD system takes alpha 0.3 and gamma 5; it feeds one of its two focal
-    losses raw heads in place of probabilities, which is repaired here.
+    losses raw heads in place of probabilities, which is repaired here. Those
+    of its tissues are pooled as if every tissue were a question of its own, as
+    channels are here.
 
     Args:
         raw: A head.

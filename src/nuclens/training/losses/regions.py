@@ -99,7 +99,9 @@ def focal_tversky(
     """The Tversky loss of the whole batch to the power `gamma`.
 
     Abraham & Khan write the power as 1 / gamma with gamma 4/3, the TSFD system
-    as gamma = 4/3; `gamma = 0.75` is the former.
+    as gamma = 4/3; `gamma = 0.75` is the former. That system's program calls
+    its focal loss in this one's place, with an argument that it does not take,
+    and stops; what is here is what its figure and its paper mean.
 
     Source: Abraham & Khan, ISBI 2019, eq. 4.
     """
@@ -123,6 +125,12 @@ def border_bce_dice(
     lies strictly between 0.005 and 0.995; it counts `border` times, then all
     weights are scaled to keep their sum. Dice has squares in its denominator.
     The weights are taken for each channel of its own.
+
+    The TSFD system adds it, 0.4 times, to `focal_tversky` for classes, and
+    `focal` so for outlines. Its losses are handed over as a set, so that which
+    head gets which is not defined; a further one of its, a difference of
+    cross-entropy and Dice that no head is taught by, has a bracket at the wrong
+    place and is negative at its best: it is left out.
 
     Raises:
         ShapeError: The window is even.
