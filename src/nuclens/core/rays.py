@@ -137,13 +137,8 @@ def _both_ways(ids: Integer[np.ndarray, "h w"], turn: int, lengths: UInt8[np.nda
             for row, part in enumerate(parts):
                 plane[row :: line.period] = part
         half_pixels = 2 * hypot(1, line.rise / line.period)
-        rotation = _TURNS[-(turn + 2 * number) % 4]
-        if rotation is None:
-            cv2.convertScaleAbs(source, dst=lengths[line.ray], alpha=half_pixels, beta=half_pixels / 2)
-        else:
-            cv2.convertScaleAbs(source, dst=scaled, alpha=half_pixels, beta=half_pixels / 2)
-            cv2.rotate(scaled, rotation, dst=lengths[line.ray])
-        np.multiply(lengths[line.ray], inside, out=lengths[line.ray])
+        cv2.convertScaleAbs(source, dst=scaled, alpha=half_pixels, beta=half_pixels / 2)
+        np.multiply(_turned(scaled, -turn - 2 * number), inside, out=lengths[line.ray])
 
 
 def _turned(values: Integer[np.ndarray, "h w"], turn: int) -> Integer[np.ndarray, "..."]:
