@@ -35,6 +35,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "hover": ("hover", {}),
     "star, 32 rays": ("star", {}),
     "star, 64 rays": ("star", {"rays": 64}),
+    "star, 32 rays, refined": ("star", {"refine": 5}),
     "boundary": ("boundary", {}),
     "boundary_tsfd": ("boundary_tsfd", {}),
 }

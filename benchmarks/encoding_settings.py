@@ -1,4 +1,4 @@
-"""What other settings of two encodings would gain on perfect maps: python benchmarks/encoding_settings.py DATA.
+"""What other settings of three encodings would gain on perfect maps: python benchmarks/encoding_settings.py DATA.
 
 Every third image of MoNuSeg train, CoNSeP train and TNBC patients 01 to 08; one setting is varied at a time. Prints the
 mean PQ of each data set and the mean of the three.
@@ -27,6 +27,7 @@ HELD_OUT = ("09", "10", "11")
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "hover": {"kernel": (3, 7), "jump": (0.05, 0.08, 0.13, 0.2), "opening": (1, 5), "min_seed": (4, 16)},
     "semantic": {"blur": (1.0, 1.5, 3.0), "seed_radius": (3, 7), "join": (0.7, 0.8, 0.9)},
+    "boundary": {"min_seed": (1, 2, 8), "min_area": (1, 5, 20)},
 }
 
 

@@ -27,6 +27,9 @@ ENCODINGS: Kind[Any] = Kind("nuclens.encodings")
         ("hover", {}, 0.99, 0.955),
         ("star", {}, 0.96, 0.935),
         ("star", {"rays": 64}, 0.98, 0.96),
+        ("star", {"refine": 5}, 0.97, 0.945),
+        ("boundary", {}, 0.995, 0.985),
+        ("boundary_tsfd", {}, 0.86, 0.83),
     ],
 )
 def test_real_annotations_survive(

@@ -84,9 +84,6 @@ def ray_lengths(labels: Int32[np.ndarray, "h w"], count: int) -> UInt8[np.ndarra
     if labels.size:
         for turn in (0, 1):
             _both_ways(ids, turn, lengths)
-        inside = (ids > 0).view(np.uint8)
-        for plane in lengths:
-            np.multiply(plane, inside, out=plane)
     return lengths
 
 
@@ -132,6 +129,7 @@ def _both_ways(ids: Integer[np.ndarray, "h w"], turn: int, lengths: UInt8[np.nda
             for row, (part, (_, step)) in enumerate(zip(parts, line.rows, strict=True)):
                 part[...] = ends[step][row :: line.period]
     _count(buffer)
+    inside = (ids > 0).view(np.uint8)
     plane, scaled = np.empty((2, height, width), np.uint8)
     for number, (line, parts) in enumerate(zip(lines, views, strict=True)):
         source = parts[0] if line.period == 1 else plane
@@ -139,12 +137,8 @@ def _both_ways(ids: Integer[np.ndarray, "h w"], turn: int, lengths: UInt8[np.nda
             for row, part in enumerate(parts):
                 plane[row :: line.period] = part
         half_pixels = 2 * hypot(1, line.rise / line.period)
-        rotation = _TURNS[-(turn + 2 * number) % 4]
-        if rotation is None:
-            cv2.convertScaleAbs(source, dst=lengths[line.ray], alpha=half_pixels, beta=half_pixels / 2)
-        else:
-            cv2.convertScaleAbs(source, dst=scaled, alpha=half_pixels, beta=half_pixels / 2)
-            cv2.rotate(scaled, rotation, dst=lengths[line.ray])
+        cv2.convertScaleAbs(source, dst=scaled, alpha=half_pixels, beta=half_pixels / 2)
+        np.multiply(_turned(scaled, -turn - 2 * number), inside, out=lengths[line.ray])
 
 
 def _turned(values: Integer[np.ndarray, "h w"], turn: int) -> Integer[np.ndarray, "..."]:
