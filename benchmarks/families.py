@@ -20,6 +20,7 @@ BLOOD: dict[str, Any] = {"bottleneck": "folded", "skip_first": False, "eps": 1e-
 # Published are two channels for nucleus and background, two of places in the nucleus, and background among the classes.
 HOVER = (Head("np", 2, "softmax", 255), Head("hv", 2, "linear", 127))
 STAR = (Head("object", 1, "sigmoid", 255), Head("rays", 32, "linear", 32))
+TSFD = (Head("class", 6, "softmax", 255), Head("boundary", 1, "sigmoid", 255))
 BILINEAR: dict[str, Any] = {"upsampling": "bilinear", "bottleneck": "narrow"}
 # Network, output channels or heads, options as published, and the narrower ones it is measured with.
 FORMS: list[tuple[str, int | tuple[Head, ...], dict[str, Any], dict[str, Any]]] = [
@@ -50,6 +51,8 @@ FORMS: list[tuple[str, int | tuple[Head, ...], dict[str, Any], dict[str, Any]]] 
     ("hovernet", (*HOVER, Head("tp", 6, "softmax", 255)), {"mode": "fast"}, {"width": 8}),
     ("stardist_unet", STAR, {}, {"start": 1, "features": 1}),
     ("stardist_unet", (*STAR, Head("type", 6, "softmax", 255)), {}, {"start": 1, "features": 1}),
+    ("tsfdnet", TSFD, {"channels": 6}, {"backbone": "tiny", "width": 1}),
+    ("tsfdnet", (*TSFD, Head("tissue", 19, "softmax", 255)), {"channels": 6}, {"backbone": "tiny", "width": 1}),
     *(
         ("unetplusplus", 1, {} if size == "b5" else {"backbone": size}, {"backbone": "tiny", "widths": (1,) * 5})
         for size in ("b0", "b3", "b4", "b5")

@@ -47,7 +47,7 @@ def lines(typed: list[dict[str, Any]], others: list[dict[str, Any]]) -> Iterator
         f"{', '.join(sorted({row['device'] for row in rows}))}; `make recipes` repeats it without one,",
         "with narrower networks and 20 TFLOP each. Every network has its published width, learned from the same number",
         "of crops of 256 pixels in batches of 16, all varied by the preset `strong`, from noise, with its recipe's own",
-        "losses, optimiser and schedule; kept are the weights that did best on what is set aside.",
+        "losses, optimiser and highest rate, constant and falling to 0 over the second half; scored are the weights of the end.",
     )
     yield ""
     yield "![Quality against cost](../images/recipes.svg)"

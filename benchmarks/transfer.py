@@ -5,7 +5,7 @@ three draws of patients and weights; two networks; the same operations for each 
 to 11, which nothing has seen, and what has seen no TNBC at all on its 50 images too.
 
     python benchmarks/recipes.py prepare DATA WORK
-    python benchmarks/transfer.py train WORK [--first 400] [--tflop 20] [--together 6]
+    python benchmarks/transfer.py train WORK [--first 300] [--tflop 40] [--together 5]
     python benchmarks/transfer.py score WORK
     python benchmarks/transfer_page.py
 """
@@ -38,8 +38,14 @@ RESULTS = Path(__file__).parent.parent / "docs" / "results" / "transfer.json"
 NETWORKS = ("monuseg_nuclens_offset", "monuseg_unetplusplus_semantic")
 PATIENTS = tuple(f"{patient:02}" for patient in range(1, 12))
 LEARNED, TESTED = PATIENTS[:8], PATIENTS[8:]
+BREAST = ("TCGA-A7-A13E", "TCGA-A7-A13F", "TCGA-AR-A1AK", "TCGA-AR-A1AS", "TCGA-E2-A14V", "TCGA-E2-A1B5")
 FEW, SEEDS = (1, 4, 8), (0, 1, 2)
-COMMON = ("augment='strong'", "schedule='constant'", "run.cool=0.5", "run.validate_every=0", "train.save_every=1000000")
+COMMON = (
+    *("augment='strong'", "schedule='constant'", "train.batch=16"),
+    *("run.cool=0.5", "run.validate_every=0", "train.save_every=1000000"),
+)
+# U-Net++ with the smallest backbone, at a rate for networks without ImageNet's weights.
+SMALLEST = ("network.backbone='b0'", "train.rate=1e-3")
 TUNED = 0.2  # of the rate from noise
 
 
@@ -48,8 +54,8 @@ def main() -> None:
     parser.add_argument("kind", choices=("train", "one", "score"))
     parser.add_argument("work", type=Path)
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--first", type=float, default=400.0, help="TFLOP on MoNuSeg")
-    parser.add_argument("--tflop", type=float, default=20.0, help="TFLOP of every run on TNBC")
+    parser.add_argument("--first", type=float, default=300.0, help="TFLOP on MoNuSeg")
+    parser.add_argument("--tflop", type=float, default=40.0, help="TFLOP of every run on TNBC")
     parser.add_argument("--together", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0)
     given = parser.parse_args()
@@ -69,10 +75,11 @@ def names_of(recipe: str) -> Iterator[str]:
 
 
 def train(given: argparse.Namespace) -> None:
-    """First both networks on MoNuSeg, then everything on TNBC, some at a time."""
+    """Some at a time: both networks on MoNuSeg and all runs from noise, then those that are tuned."""
+    rest = [name for recipe in NETWORKS for name in names_of(recipe)]
     firsts = [f"{recipe}-first-0-0" for recipe in NETWORKS]
-    rest = sorted((name for recipe in NETWORKS for name in names_of(recipe)), key=lambda name: name.split("-")[1:])
-    for names in (firsts, rest):
+    tuned = [name for name in rest if "-tuned-" in name]
+    for names in ([*firsts, *(name for name in rest if name not in tuned)], tuned):
         with ThreadPoolExecutor(given.together) as pool:
             list(pool.map(lambda name: started(name, given), names))
 
@@ -91,16 +98,22 @@ def drawn(few: int, seed: int) -> tuple[str, ...]:
     return tuple(sorted(np.random.default_rng(seed).permutation(LEARNED)[:few].tolist()))
 
 
+def sources(data: Path, patients: tuple[str, ...]) -> str:
+    """What is learned from: these patients of TNBC, or where there are none, MoNuSeg without its breast images."""
+    path = "tnbc" if patients else "monuseg/train"
+    groups = dict.fromkeys(DATASETS.get("pack").open(data / path).groups)
+    left = [group for group in groups if (group not in patients if patients else group.startswith(BREAST))]
+    return f'data=[{{path="{path}", exclude={json.dumps(left)}}}]'
+
+
 def one(name: str, given: argparse.Namespace) -> None:
     """One run, and what it finds in the images that it is tested on."""
     recipe_name, start, few, seed = name.split("-")
-    changes = [*COMMON, f"train.seed={seed}"]
+    learned = sources(given.work / "data", drawn(int(few), int(seed)) if start != "first" else ())
+    changes = [*COMMON, *(SMALLEST if "unetplusplus" in recipe_name else ()), f"train.seed={seed}", learned]
     course = Course(workers=given.workers)
-    if start != "first":
-        excluded = [patient for patient in PATIENTS if patient not in drawn(int(few), int(seed))]
-        changes.append(f'data=[{{path="tnbc", exclude={json.dumps(excluded)}}}]')
     if start == "tuned":
-        rate = load_recipe(recipe_name).train.rate * TUNED
+        rate = load_recipe(recipe_name, changes).train.rate * TUNED
         changes += [f"train.rate={rate}", "train.warm_up=20", "train.ema=0.99"]
         course = Course(given.work / "transfer" / f"{recipe_name}-first-0-0", weights_only=True, workers=given.workers)
     recipe = Budget(tflop=given.first if start == "first" else given.tflop).over(load_recipe(recipe_name, changes))

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 import pytest
 from jaxtyping import Int32
 from shapely import Polygon
 
+from nuclens.core.comparison import compare
 from nuclens.core.heads import RawHeads
-from nuclens.core.labels import areas
+from nuclens.core.kinds import Kind
+from nuclens.core.labels import areas, compact
 from nuclens.core.rays import ray_angles
 from nuclens.core.schema import UNTYPED
 from nuclens.core.types import Truth, truth_of
-from nuclens.encodings.star import PLUGIN, StarOptions
+from nuclens.encodings.star import PLUGIN, StarOptions, refined
 from nuclens.testing.encodings import EncodingContract
 
 OPTIONS = StarOptions()
@@ -28,6 +31,11 @@ class TestStar(EncodingContract):
 class TestStar64(EncodingContract):
     name = "star"
     changes: ClassVar[dict[str, Any]] = {"rays": 64}
+
+
+class TestRefined(EncodingContract):
+    name = "star"
+    changes: ClassVar[dict[str, Any]] = {"refine": 5}
 
 
 def plain(labels: Int32[np.ndarray, "h w"]) -> Truth:
@@ -153,3 +161,76 @@ def test_polygons_compete_as_exact_ones_do(seed: int) -> None:
     wanted = [list(at) for _, at in kept]
     agreed = sum(at in found for at in wanted)
     assert agreed >= 0.9 * max(len(wanted), len(found))
+
+
+def ellipses(seed: int) -> Int32[np.ndarray, "200 220"]:
+    """Long nuclei in all directions, some of which touch."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((200, 220), np.int32)
+    for number, middle in enumerate(np.argwhere(np.ones((7, 8)))):
+        column, row = ((middle + 0.5) * 27 + rng.uniform(-4, 4, 2)).round().astype(int)[::-1].tolist()
+        cv2.ellipse(labels, (column, row), (15, 8), float(rng.uniform(0, 180)), 0, 360, number + 1, -1)
+    return compact(labels)[0]
+
+
+def noisy(raw: RawHeads, rng: np.random.Generator, blur: float) -> RawHeads:
+    """Rays wrong by two pixels in the mean square, each pixel's by itself or alike over `blur` pixels."""
+    errors = rng.normal(size=raw["rays"].shape).astype(np.float32)
+    if blur:
+        errors = np.stack([cv2.GaussianBlur(error, (0, 0), blur) for error in errors])
+    rays = raw["rays"] + 4 * errors / errors.std() * (raw["object"] > 0)
+    return {**raw, "rays": rays.clip(-127, 127).round().astype(np.int8)}
+
+
+def quality(labels: Int32[np.ndarray, "h w"], raw: RawHeads, refine: int) -> float:
+    found = PLUGIN.decode(raw, UNTYPED, replace(OPTIONS, refine=refine))
+    panoptic = Kind[Any]("nuclens.metrics").get("panoptic")
+    return float(panoptic.scores(panoptic.parts(compare(labels, found.labels)))["pq"])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rays_read_again_are_no_worse_where_all_is_known_and_better_where_not(seed: int) -> None:
+    labels, rng = ellipses(seed), np.random.default_rng(seed)
+    raw = PLUGIN.ideal(plain(labels), UNTYPED)
+    assert quality(labels, raw, 5) >= quality(labels, raw, 0)
+    for blur, gain in ((0.0, 0.05), (2.0, 0.01)):
+        wrong = noisy(raw, rng, blur)
+        once, again = quality(labels, wrong, 0), quality(labels, wrong, 5)
+        assert once < 0.9
+        assert again > once + gain
+
+
+def test_rays_are_read_again_as_the_definition_says() -> None:
+    """Ray by ray and point by point."""
+    rng = np.random.default_rng(7)
+    probabilities = rng.integers(0, 256, (40, 50), np.uint8)
+    rays = rng.integers(-10, 60, (32, 40, 50), np.int8)
+    centres = np.array([20 * 50 + 25, 3 * 50 + 4, 39 * 50 + 49])
+    probabilities.reshape(-1)[centres] = 200
+    wanted = np.zeros((3, 32))
+    for number, ray in np.ndindex(3, 32):
+        row, column = divmod(int(centres[number]), 50)
+        own = max(int(rays[ray, row, column]), 1) / 2
+        opinions, weights = [], []
+        for point in range(4):
+            away = max(own - 1, 0) * point / 3
+            down, right = row + away * ray_angles(32)[ray, 0], column + away * ray_angles(32)[ray, 1]
+            for y, x in ((y, x) for y in range(40) for x in range(50) if abs(y - down) < 1 and abs(x - right) < 1):
+                weights.append((1 - abs(y - down)) * (1 - abs(x - right)) * int(probabilities[y, x]))
+                opinions.append(away + max(int(rays[ray, y, x]), 1) / 2)
+        wanted[number, ray] = np.average(opinions, weights=weights)
+    np.testing.assert_allclose(refined(centres, probabilities, rays, 3), wanted, rtol=1e-4)
+    np.testing.assert_array_equal(
+        refined(centres, probabilities, rays, 0), rays.reshape(32, -1)[:, centres].T.clip(1) / 2
+    )
+
+
+def test_points_beyond_the_border_are_not_heard() -> None:
+    labels = np.zeros((40, 60), np.int32)
+    labels[10:31, 10:31] = 1
+    raw, pixel = PLUGIN.ideal(plain(labels), UNTYPED), np.array([20 * 60 + 20])
+    raw["rays"][0, 20, 20] = 60  # 30 pixels to the right, where 10.5 are true
+    first = refined(pixel, raw["object"][0], raw["rays"], 5)
+    assert 10.5 < first[0, 0] < 30
+    raw["rays"][:, labels == 0] = 127
+    np.testing.assert_array_equal(refined(pixel, raw["object"][0], raw["rays"], 5), first)

@@ -8,7 +8,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from torch import Tensor  # noqa: E402
 
+from nuclens.core.errors import InputError  # noqa: E402
+from nuclens.core.heads import tissue_heads  # noqa: E402
 from nuclens.networks._frame import Framed  # noqa: E402
+from nuclens.networks.nuclens import PLUGIN, NuclensOptions  # noqa: E402
 from nuclens.testing.networks import HEADS  # noqa: E402
 
 
@@ -38,6 +41,12 @@ def test_the_border_is_repeated() -> None:
     padded = Echo().padded(x)[0, 0]
     assert torch.equal(padded[1:, :3], x[0, 0, 1].expand(7, 3))
     assert torch.equal(padded[0, 3:], torch.full((5,), 2.0))
+
+
+def test_a_head_of_the_whole_image_is_refused() -> None:
+    told = "network NuclensNetwork: gives heads of pixels alone; leave `tissues` out"
+    with pytest.raises(InputError, match=told):
+        PLUGIN.build((*HEADS, *tissue_heads(("Breast", "Colon"))), NuclensOptions(size="tiny"))
 
 
 def test_channels_go_to_heads_in_their_order() -> None:

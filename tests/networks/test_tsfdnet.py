@@ -12,7 +12,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from nuclens.core.heads import TISSUE, Head, tissue_heads  # noqa: E402
 from nuclens.networks.tsfdnet import PLUGIN, STRIDES, TAPS, TSFDNetOptions  # noqa: E402
-from nuclens.testing.networks import HEADS, NetworkContract  # noqa: E402
+from nuclens.testing.networks import HEADS, TissueContract  # noqa: E402
 
 TINY: dict[str, Any] = {"backbone": "tiny", "width": 8, "pyramids": 1, "dropped": 0.0}
 PUBLISHED = (
@@ -23,7 +23,7 @@ PUBLISHED = (
 NORMALISER = 2 * 6 + 1  # means and variances of six planes and a counter, which are `Preprocessing` here
 
 
-class TestTSFDNet(NetworkContract):
+class TestTSFDNet(TissueContract):
     name = "tsfdnet"
     parameters = 21_955_100
     tiny: ClassVar = TINY

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64, UInt8
 
 from nuclens.core.heads import Head, RawHeads, to_integers
-from nuclens.core.labels import boundaries, relabel, tidy
+from nuclens.core.labels import boundaries, narrow, relabel, tidy
 from nuclens.core.schema import ClassSchema
 from nuclens.core.types import InstanceMap, Truth
 
@@ -27,7 +27,7 @@ def common_targets(truth: Truth) -> dict[str, UInt8[np.ndarray, "h w"]]:
         `nucleus`, 1 inside; `type`, the leaves a pixel may be, one bit each, 0 where unlabelled; `border`, 1 within
         2 pixels of a border. The edge of the crop is no border.
     """
-    ids = truth.labels.astype(np.uint16)
+    ids = narrow(truth.labels)
     window = np.ones((2 * BORDER_PX + 1,) * 2, np.uint8)
     return {
         "nucleus": (ids > 0).view(np.uint8),

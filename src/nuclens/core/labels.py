@@ -96,6 +96,16 @@ def numbered(ids: Integer[np.ndarray, "values"]) -> tuple[Int64[np.ndarray, "val
     return (np.cumsum(found != 0) * (found != 0))[rank], found[found != 0].astype(np.int64)
 
 
+def narrow(labels: Int32[np.ndarray, "h w"]) -> Integer[np.ndarray, "h w"]:
+    """The same labels, up to 65535, in as few bytes as hold them: neighbours are compared the faster.
+
+    Example:
+        >>> narrow(np.array([[0, 255]], np.int32)).dtype, narrow(np.array([[0, 256]], np.int32)).dtype
+        (dtype('uint8'), dtype('uint16'))
+    """
+    return labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)
+
+
 def areas(labels: Int32[np.ndarray, "h w"], n: int) -> Int64[np.ndarray, "{n}"]:
     """Number of pixels of each of labels 1..n.
 

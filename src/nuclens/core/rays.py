@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8, UInt16
+from jaxtyping import Float32, Int32, Integer, UInt8
 
 from nuclens.core.errors import InputError
+from nuclens.core.labels import narrow
 
 UNKNOWN = 255  # of half pixels: the ray leaves the map, or is longer than all that a byte holds
 _FARTHEST = 129  # pixels, beyond what a byte of half pixels holds
@@ -78,7 +79,7 @@ def ray_lengths(labels: Int32[np.ndarray, "h w"], count: int) -> UInt8[np.ndarra
     """
     if count < 8 or count % 8:
         raise InputError(f"rays: {count}; wanted a multiple of 8, such as 32 or 64")
-    ids = labels.astype(np.uint16)
+    ids = narrow(labels)
     lengths = np.empty((count, *labels.shape), np.uint8)
     if labels.size:
         for turn in (0, 1):
@@ -118,7 +119,7 @@ def exact_lengths(labels: Int32[np.ndarray, "h w"], count: int) -> UInt8[np.ndar
     return lengths.reshape(count, *labels.shape)
 
 
-def _both_ways(ids: UInt16[np.ndarray, "h w"], turn: int, lengths: UInt8[np.ndarray, "count h w"]) -> None:
+def _both_ways(ids: Integer[np.ndarray, "h w"], turn: int, lengths: UInt8[np.ndarray, "count h w"]) -> None:
     """Write the rays of two opposite quarters; maps are turned so that the rays of each go up."""
     maps = [_turned(ids, turn), _turned(ids, turn + 2)]
     height, width = maps[0].shape
@@ -133,18 +134,20 @@ def _both_ways(ids: UInt16[np.ndarray, "h w"], turn: int, lengths: UInt8[np.ndar
     _count(buffer)
     plane, scaled = np.empty((2, height, width), np.uint8)
     for number, (line, parts) in enumerate(zip(lines, views, strict=True)):
-        for row, part in enumerate(parts):
-            plane[row :: line.period] = part
+        source = parts[0] if line.period == 1 else plane
+        if line.period > 1:
+            for row, part in enumerate(parts):
+                plane[row :: line.period] = part
         half_pixels = 2 * hypot(1, line.rise / line.period)
         rotation = _TURNS[-(turn + 2 * number) % 4]
         if rotation is None:
-            cv2.convertScaleAbs(plane, dst=lengths[line.ray], alpha=half_pixels, beta=half_pixels / 2)
+            cv2.convertScaleAbs(source, dst=lengths[line.ray], alpha=half_pixels, beta=half_pixels / 2)
         else:
-            cv2.convertScaleAbs(plane, dst=scaled, alpha=half_pixels, beta=half_pixels / 2)
+            cv2.convertScaleAbs(source, dst=scaled, alpha=half_pixels, beta=half_pixels / 2)
             cv2.rotate(scaled, rotation, dst=lengths[line.ray])
 
 
-def _turned(values: UInt16[np.ndarray, "h w"], turn: int) -> UInt16[np.ndarray, "..."]:
+def _turned(values: Integer[np.ndarray, "h w"], turn: int) -> Integer[np.ndarray, "..."]:
     """A map turned by quarters against the clock."""
     rotation = _TURNS[turn % 4]
     turned: np.ndarray = values if rotation is None else cv2.rotate(values, rotation)
@@ -183,7 +186,7 @@ def _codes(height: int) -> UInt8[np.ndarray, "h 1"]:
     return (np.arange(height) % _BAND + _BAND - 1).astype(np.uint8)[:, None]
 
 
-def _ends(ids: UInt16[np.ndarray, "h w"]) -> dict[int, UInt8[np.ndarray, "h w"]]:
+def _ends(ids: Integer[np.ndarray, "h w"]) -> dict[int, UInt8[np.ndarray, "h w"]]:
     """By step: codes of rows where the pixel above, so many columns to the right, is of another label; 0 elsewhere."""
     codes, (height, width) = _codes(len(ids)), ids.shape
     found = {}

@@ -2,15 +2,18 @@
 
 The deepest pixels of a nucleus say most about its outline. Taken in the order
 of their depth, each draws its polygon, unless that lies too much on one drawn
-before. Nuclei come out star-shaped and smooth, and overlapping ones whole.
+before. Nuclei come out star-shaped and smooth, and overlapping ones whole. If
+asked to, a pixel hears along each ray how long the pixels there find the rest.
 
 Source: Schmidt et al., Cell Detection with Star-convex Polygons, MICCAI 2018, arXiv:1806.03535; Weigert & Schmidt,
-Nuclei Instance Segmentation and Classification in Histopathology Images with StarDist, ISBIC 2022, arXiv:2203.02284.
+Nuclei Instance Segmentation and Classification in Histopathology Images with StarDist, ISBIC 2022, arXiv:2203.02284;
+rays read again: Chen et al., CPP-Net, 2021, arXiv:2102.06867.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import ClassVar, Literal
 
 import cv2
@@ -39,6 +42,7 @@ class StarOptions:
         peak_radius: It must also be the largest in a square of that radius.
         overlap: A polygon is dropped if it shares more than this part of the smaller of the two with an earlier one.
         min_area: Nuclei of fewer pixels are dropped.
+        refine: Points along every ray at which its length is read again; CPP-Net has 5, 0 takes it as it is.
     """
 
     rays: Literal[32, 64] = 32
@@ -46,6 +50,7 @@ class StarOptions:
     peak_radius: int = 2
     overlap: float = 0.4
     min_area: int = 20
+    refine: int = 0
 
 
 _DEFAULT = StarOptions()
@@ -97,7 +102,7 @@ class StarEncoding:
         """
         need(raw, self.heads(schema, options))
         probabilities, rays = (np.ascontiguousarray(raw[name]) for name in ("object", "rays"))
-        labels, centres = _drawn(_candidates(probabilities[0], rays, options), rays, options)
+        labels, centres = _drawn(_candidates(probabilities[0], rays, options), probabilities[0], rays, options)
         labels = tidy(labels, len(centres))
         size, leaves = sums(labels, (*raw.get("type", ()),), len(centres))
         keep = (size >= options.min_area) & (size > 0)
@@ -137,7 +142,10 @@ def _candidates(
 
 
 def _drawn(
-    candidates: Int64[np.ndarray, "c"], rays: Int8[np.ndarray, "rays h w"], options: StarOptions
+    candidates: Int64[np.ndarray, "c"],
+    probabilities: UInt8[np.ndarray, "h w"],
+    rays: Int8[np.ndarray, "rays h w"],
+    options: StarOptions,
 ) -> tuple[Int32[np.ndarray, "h w"], Int64[np.ndarray, "n"]]:
     """Label map of the polygons that hold their own, and the pixel that drew each."""
     labels = np.zeros(rays.shape[1:], np.int32)
@@ -145,7 +153,8 @@ def _drawn(
     for start in range(0, len(candidates), _BATCH):
         batch = candidates[start : start + _BATCH]
         batch = batch[flat.take(batch) == 0]
-        pixels, ends = enclosed(*_polygons(batch, rays), labels.shape)
+        lengths = refined(batch, probabilities, rays, options.refine)
+        pixels, ends = enclosed(*_polygons(batch, lengths, rays.shape[2]), labels.shape)
         for centre, begin, end in zip(batch.tolist(), ends[:-1].tolist(), ends[1:].tolist(), strict=True):
             # A pixel inside an earlier polygon has the same nucleus in mind.
             if flat[centre]:
@@ -164,12 +173,53 @@ def _drawn(
     return labels, np.array(centres, np.int64)
 
 
+def refined(
+    centres: Int64[np.ndarray, "b"],
+    probabilities: UInt8[np.ndarray, "h w"],
+    rays: Int8[np.ndarray, "rays h w"],
+    points: int,
+) -> Float32[np.ndarray, "b rays"]:
+    """Pixels to the border along each ray of some pixels, as these and points along the ray see it together.
+
+    The points part the ray, less its last pixel, evenly. How far they are, and
+    how long the same ray is from there, is one opinion each; an opinion counts
+    as much as its pixel is surely inside a nucleus, so that points beyond the
+    border are not heard.
+
+    Args:
+        centres: Flat positions of the pixels.
+        probabilities: Head `object`.
+        rays: Head `rays`.
+        points: Number of points; with 0 only the pixels themselves are heard.
+
+    Source: Chen et al., as above, where a network learns how much each opinion counts.
+    """
+    count, height, width = rays.shape
+    flat, angles, every = rays.reshape(count, -1), ray_angles(count), np.arange(count)
+    own = flat.take(centres, axis=1).T.clip(min=1) * np.float32(16 / STEPS)
+    rows, columns = np.divmod(centres[:, None], max(width, 1))
+    total, weights = np.zeros((2, *own.shape), np.float32)
+    for point in range(points + 1 if points else 0):
+        away = (own - 1).clip(min=0) * np.float32(point / points)
+        # Whole pixels and what is left of them are told from the way alone, which is the same in every tile.
+        ways = [away * angles[:, axis] for axis in (0, 1)]
+        whole = [np.floor(way).astype(np.int64) for way in ways]
+        for corner in product((0, 1), repeat=2):
+            near = [1 - np.abs(way - step - one) for way, step, one in zip(ways, whole, corner, strict=True)]
+            at = rows + whole[0] + corner[0], columns + whole[1] + corner[1]
+            inside = (at[0] >= 0) & (at[0] < height) & (at[1] >= 0) & (at[1] < width)
+            place = np.where(inside, at[0] * width + at[1], 0)
+            weight = near[0] * near[1] * probabilities.take(place) * inside
+            weights += weight
+            total += weight * (away + flat[every, place].clip(min=1) * np.float32(16 / STEPS))
+    return total / weights if points else own
+
+
 def _polygons(
-    centres: Int64[np.ndarray, "b"], rays: Int8[np.ndarray, "rays h w"]
+    centres: Int64[np.ndarray, "b"], lengths: Float32[np.ndarray, "b rays"], width: int
 ) -> tuple[Float32[np.ndarray, "v 2"], Int64[np.ndarray, "b+1"]]:
     """Corners of the polygon around each pixel's middle, (row, column) from the corner of the map."""
-    count, _, width = rays.shape
-    lengths = rays.reshape(count, -1).take(centres, axis=1).T.clip(min=1) * np.float32(16 / STEPS)
+    count = lengths.shape[1]
     middles = np.stack(np.divmod(centres, max(width, 1)), axis=1).astype(np.float32) + np.float32(0.5)
     corners = middles[:, None] + lengths[..., None] * ray_angles(count)
     return corners.reshape(-1, 2), np.arange(len(centres) + 1) * count

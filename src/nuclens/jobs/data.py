@@ -52,6 +52,7 @@ def described(name: str) -> list[tuple[str, str]]:
         ("source", card.source),
         ("types", ", ".join(f"{k} {kind}" for k, kind in enumerate(card.schema.names, start=1))),
         ("µm/px", "" if card.mpp is None else f"{card.mpp:g}"),
+        ("tissues", ", ".join(card.tissues)),
         ("images", ", ".join(f"{count:,} {split}".rstrip() for split, count in card.images.items())),
         ("official", "; ".join(" / ".join(split or "-" for split in triple) for triple in card.triples)),
         ("layout", card.layout),
