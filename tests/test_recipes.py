@@ -20,6 +20,7 @@ from nuclens.training.settings import ResolvedRecipe, from_plain
 from nuclens.training.start import heads_of
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
+PAGE = Path(__file__).parent.parent / "docs" / "recipes.md"
 GOOD = """
 name = "cells"
 mpp = 0.25
@@ -99,6 +100,8 @@ def test_recipes_of_published_systems_say_what_they_cost_and_what_was_repaired(r
     assert f"# Cost      {size:,} parameters" in head
     assert f" {3 * settings.train.batch * flop / 1e12:.3g} TFLOP a step of {settings.train.batch} " in head
     assert "# Repaired" in head
+    (row,) = (line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{recipe.stem}` |"))
+    assert f"| {size:,} | " in row
     assert settings.about.description
     assert settings.about.limits
     assert settings.about.datasets
