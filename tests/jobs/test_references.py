@@ -13,7 +13,6 @@ pytest.importorskip("nuclens.training", exc_type=ImportError)
 
 from nuclens.core.datasets import DATASETS, write_png
 from nuclens.core.types import Sample
-from nuclens.jobs.export import export
 from nuclens.jobs.segment import load_model, segment
 from nuclens.jobs.train import TrainOptions, dry_run, train
 from nuclens.recipes import load_recipe
@@ -29,7 +28,14 @@ NARROW = {
     "unetplusplus": ('network.backbone="tiny"', "network.widths=[8, 8, 8, 8, 4]"),
     "nuclens": ("network.widths=[8, 8, 16, 16]", "network.blocks=[1, 1, 1, 1]", "network.top_blocks=[1, 1, 1]"),
 }
-SHORT = ("train.steps=3", "train.batch=2", "train.crop=64", "train.warm_up=1", "train.save_every=3")
+SHORT = (
+    "train.steps=3",
+    "train.batch=2",
+    "train.crop=64",
+    "train.warm_up=1",
+    "train.save_every=3",
+    'run.precision="f32"',
+)
 PANNUKE = ["pannuke_hovernet_hover", "pannuke_hovernet_fast_hover", "pannuke_stardist_unet_star"]
 MONUSEG = [
     "monuseg_nuclens_offset",
@@ -49,7 +55,7 @@ def data(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("references")
     monuseg = DATASETS.get("monuseg").open(data_root / "monuseg")
     for index, part in enumerate(monuseg.splits):
-        write(root / "monuseg" / part, monuseg[index], np.s_[400:600, 400:600])
+        write(root / "monuseg" / part, monuseg[index], np.s_[400:528, 400:528])
     tnbc = DATASETS.get("tnbc").open(data_root / "tnbc")
     for index in {patient: index for index, patient in enumerate(tnbc.groups)}.values():
         write(root / "tnbc", tnbc[index], np.s_[100:228, 100:228])
@@ -96,10 +102,10 @@ def test_what_is_held_out_is_only_scored(data: Path, name: str) -> None:
 
 
 def test_the_shrunk_images_are_as_large_as_published(data: Path) -> None:
-    """1000 pixels became 256, so 200 become 52."""
+    """1000 pixels became 256, so 128 become 33."""
     recipe = load_recipe("monuseg_unetplusplus_semantic_shrunk")
     assert 1000 * recipe.scale(recipe.data[0]) == 256
-    assert {source.labels.shape for source in load_sources(recipe, data, "validate")} == {(52, 52)}
+    assert {source.labels.shape for source in load_sources(recipe, data, "validate")} == {(33, 33)}
 
 
 @pytest.mark.parametrize("name", [name for name in PANNUKE + MONUSEG if name not in WHOLE])
@@ -113,16 +119,17 @@ def test_a_recipe_takes_its_first_steps_on_its_data(data: Path, name: str) -> No
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_recipe_trains_is_scored_and_is_a_model(data: Path, tmp_path: Path, name: str) -> None:
-    run, model = tmp_path / "run", tmp_path / "model"
-    done = train(name, data, run, narrow(name))
-    recipe = recipe_of(run)
+def test_a_recipe_trains_is_scored_and_is_a_model(
+    data: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What graphs are traced and the reach is measured at changes nothing here but the time it takes.
+    monkeypatch.setattr("nuclens.training.export.PROBE_STRIDES", 2)
+    done = train(name, data, tmp_path, narrow(name))
+    recipe = recipe_of(tmp_path)
     assert set(done.tests) == {one.path for one in recipe.data}
-    assert (run / "validation.csv").read_text(encoding="utf-8").count("\n") == 2
-    export(run, model)
-    assert (model / "model.bin").read_bytes() == (run / "model.bin").read_bytes()
+    assert (tmp_path / "validation.csv").read_text(encoding="utf-8").count("\n") == 2
     rgb = next(iter(DATASETS.get(recipe.data[-1].dataset).open(data / recipe.data[-1].path))).rgb
-    found, again = (segment(rgb, model=load_model(folder), mpp=0.25) for folder in (run, model))
+    found = segment(rgb, model=load_model(tmp_path), mpp=0.25)
     assert found.frame.mpp == 0.25
     assert (found.frame.height, found.frame.width) == rgb.shape[:2]
-    np.testing.assert_array_equal(found.vertices, again.vertices)
+    assert not len(found) or found.boxes.max() <= max(rgb.shape)
