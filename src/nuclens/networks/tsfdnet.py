@@ -172,9 +172,13 @@ class TSFDNet(Framed):
             else None
         )
         he_normal(self.gates, "fan_out")
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1:
-                he_normal(layer, "fan_in")
+        for part in (self.pyramids, self.first, self.second):
+            for layer in part.modules() if part is not None else ():
+                if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+                    he_normal(layer, "fan_in")
+        _glorot(self.refined)
+        if self.tissue is not None:
+            _glorot(self.tissue)
 
     def pixels(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n outputs h w"]:
         """All heads' channels but those of tissues, for sides that are multiples of the stride."""
@@ -197,6 +201,19 @@ class TSFDNet(Framed):
         second = self.second(*given) if self.second is not None else []
         finest = [(first if classes else second)[0] for classes in self.of_classes]
         return torch.cat([refine(x) for refine, x in zip(self.refined, finest, strict=True)], dim=1)
+
+
+def _glorot(layers: nn.Module) -> None:
+    """Draw the weights of layers that no norm follows as the original has them: outlines are slow to start from less.
+
+    Source: Glorot and Bengio, Understanding the Difficulty of Training Deep Feedforward Neural Networks, AISTATS 2010.
+    """
+    for layer in layers.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            if not layer.weight.is_meta:
+                nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def _unit(source: int, target: int, groups: int = 1) -> tuple[nn.Module, ...]:
