@@ -1,4 +1,4 @@
-"""What tuning brings: python benchmarks/finetune.py DATA SCRATCH [MINUTES].
+"""What tuning brings: python benchmarks/finetune.py DATA SCRATCH.
 
 Tunes the default model on one TNBC image of each of the patients 01 to 08, as docs/howto_finetune.md does, and compares
 it with the default on all images of the patients 09 to 11, which neither has seen.
@@ -20,9 +20,8 @@ TUNED = tuple(f"{patient:02}" for patient in range(1, 9))
 
 def main() -> None:
     data, scratch = Path(sys.argv[1]), Path(sys.argv[2])
-    minutes = sys.argv[3] if len(sys.argv) > 3 else "10"
     prepare(data / "tnbc", scratch)
-    own = ["--dataset", "folder", "--path", str(scratch / "mine"), "--minutes", minutes]
+    own = ["--dataset", "folder", "--path", str(scratch / "mine")]
     nuclens("train", "--from", "default", *own, "--out", str(scratch / "run"))
     for name, model in (("default", "default"), ("tuned", str(scratch / "run"))):
         images = [str(scratch / "test" / "images"), "--mpp", "0.25", "--model", model]

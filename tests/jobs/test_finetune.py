@@ -80,11 +80,11 @@ def test_a_recipe_with_ones_own_images_keeps_its_course(tmp_path: Path) -> None:
     assert recipe.leaves == ("a",)
 
 
-def test_ten_minutes_are_the_budget_unless_another_is_given(tmp_path: Path) -> None:
+def test_a_hundred_epochs_or_ten_minutes_are_the_budget_unless_another_is_given(tmp_path: Path) -> None:
     own = Own("folder", own_images(tmp_path / "mine"))
     options = TrainOptions(Course(Path("default")), own=own)
     recipe, root, course = resolve(None, None, options)
-    assert (recipe.run.minutes, recipe.train.steps) == (10, NO_END)
+    assert (recipe.run.epochs, recipe.run.minutes, recipe.train.steps) == (100, 10, NO_END)
     assert (root, course.weights_only) == (tmp_path / "mine", True)
 
 
@@ -112,7 +112,7 @@ def test_what_cannot_be_tuned_is_told(tiny_model: Path, tmp_path: Path) -> None:
 def test_the_how_to_works_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every command of the page, in order, with two steps in the place of ten minutes."""
+    """Every command of the page, in order, with two steps in the place of a hundred epochs."""
     page = HOWTO.read_text(encoding="utf-8")
     table = re.search(r"^id,name,color\n(?:\d,.+\n)+", page, re.MULTILINE)
     assert table is not None
@@ -124,7 +124,8 @@ def test_the_how_to_works_as_written(
     commands = re.findall(r"^nuclens .+$", page, re.MULTILINE)
     assert [command.split()[1] for command in commands] == ["data", "data", "train", "segment", "evaluate", "evaluate"]
     for command in commands:
-        words = shlex.split(command.replace("--minutes 10", "--steps 2 --set train.batch=1 --set train.crop=64"))
+        short = "--steps 2 --set train.batch=1 --set train.crop=64" if command.startswith("nuclens train") else ""
+        words = shlex.split(f"{command} {short}")
         assert run(words, monkeypatch) == 0, capsys.readouterr()
     assert open_model(tmp_path / "runs" / "mine").card.schema.names == tuple(names)
     assert (tmp_path / "runs" / "mine" / "filmstrip.png").is_file()

@@ -29,6 +29,7 @@ from nuclens.training import log as log_module
 from nuclens.training import processes, start
 from nuclens.training.__main__ import main
 from nuclens.training.budget import Budget
+from nuclens.training.export import read_run
 from nuclens.training.inputs import normalised
 from nuclens.training.log import Board
 from nuclens.training.loop import blank, fit
@@ -240,6 +241,40 @@ def test_a_run_starts_from_the_weights_of_a_model(
     out = tmp_path / "fitted"
     assert fit(tiny_recipe, tiny_data, out, Course(tiny_model, cool_steps=2)).step == 2
     assert rates(out) == pytest.approx([3e-3 / 5, 3e-3 * 2 / 5 / 2])
+
+
+def test_a_tuned_run_keeps_a_share_of_what_it_began_with(
+    tiny_recipe: ResolvedRecipe, tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """What is exported and validated lies between the model it was tuned from and its own average."""
+    tuned = replace(tiny_recipe, run=replace(tiny_recipe.run, keep=0.25, validate_every=0))
+    course = Course(tiny_model, weights_only=True)
+    state = fit(tuned, tiny_data, tmp_path / "run", course)
+    weights, _ = read_tensors(tiny_model / "weights.safetensors")
+    _, network, _ = read_run(tmp_path / "run")
+    moved = 0
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            wanted = 0.75 * state.average[name] + 0.25 * weights[name].to(value.dtype)
+            assert torch.allclose(value, wanted, atol=1e-6), name
+            moved += not torch.equal(value, state.average[name])
+    assert moved
+    # Interrupted, it still knows what it began with.
+    longer = replace(tuned, train=replace(tuned.train, steps=tuned.train.steps + 1))
+    again = fit(longer, tiny_data, tmp_path / "run", course)
+    assert all(torch.equal(again.start[name], state.start[name]) for name in state.start)
+    assert fit(tiny_recipe, tiny_data, tmp_path / "plain", course).start == {}
+
+
+def test_with_new_classes_nothing_is_kept(
+    tiny_recipe: ResolvedRecipe, tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """Weights of the old classes would not fit those learned beside the new ones."""
+    types = tuple(replace(kind, name=f"new {kind.name}", leaves=(f"new {kind.name}",)) for kind in tiny_recipe.types)
+    leaves = tuple(kind.name for kind in types)
+    data = tuple(replace(one, leaves={}) for one in tiny_recipe.data)
+    renamed = replace(tiny_recipe, leaves=leaves, types=types, data=data, run=replace(tiny_recipe.run, keep=0.25))
+    assert fit(renamed, tiny_data, tmp_path / "run", Course(tiny_model, weights_only=True)).start == {}
 
 
 def test_a_model_of_another_network_is_refused(

@@ -17,7 +17,7 @@ from nuclens.core.models import CARD
 from nuclens.core.types import Progress
 from nuclens.jobs.evaluate import evaluate
 from nuclens.jobs.export import export
-from nuclens.jobs.finetune import MINUTES, Own, tuned_recipe
+from nuclens.jobs.finetune import EPOCHS, MINUTES, Own, tuned_recipe
 from nuclens.jobs.segment import load_model
 from nuclens.jobs.source import EvaluateOptions
 from nuclens.recipes import load_recipe
@@ -132,7 +132,7 @@ def resolve(recipe: str | Path | None, data: Path | None, options: TrainOptions)
         resolved = tuned_recipe(start, recipe, own, options.changes)
         if start is not None:
             course = replace(course, weights_only=True)
-            budget = budget if budget != Budget() else Budget(minutes=MINUTES)
+            budget = budget if budget != Budget() else Budget(EPOCHS, minutes=MINUTES)
         return budget.over(resolved), own.path, course
     if recipe is None:
         raise InputError("train: no recipe; wanted one, or `--from MODEL --dataset folder --path MINE`")
