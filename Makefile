@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Each process imports torch anew, so more than four gain nothing.
 PARALLEL := -n auto --maxprocesses 4
+DATA ?= ../shared/data
+WORK ?= runs/recipes
 LIGHT = .venv-light-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 # A folder of wheels holds a CPU build of torch, for Python 3.11 and older than the newest release.
@@ -15,7 +17,7 @@ PYTHON ?= python3
 CPU_TORCH := --torch-backend cpu
 endif
 
-.PHONY: help demo test test-fast test-light check bench clean
+.PHONY: help demo test test-fast test-light check bench recipes clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -41,6 +43,12 @@ check: $(VENV)/.dev ## Lint, formatting, types and import contracts
 
 bench: $(VENV)/.dev ## Measure again what the pages in docs/ state
 	$(BIN)/python benchmarks/dependencies.py
+
+recipes: $(VENV)/.dev ## Train recipes with 20 TFLOP each and score them: make recipes DATA=../shared/data WORK=runs/recipes
+	$(BIN)/python benchmarks/recipes.py prepare $(DATA) $(WORK)
+	$(BIN)/python benchmarks/recipes.py train $(WORK) --tflop 20 --narrow
+	$(BIN)/python benchmarks/recipes.py score $(WORK)
+	$(BIN)/python benchmarks/recipes_page.py
 
 clean: ## Remove all that the other targets made
 	rm -rf $(VENV) .venv-light-* build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

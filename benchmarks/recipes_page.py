@@ -14,6 +14,7 @@ FIGURE = RESULTS.parent / "images" / "recipes.svg"
 MM2_PX = (1000 / 0.25) ** 2
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 360, 56, 46, 16
 COLOURS = {"semantic": "#3b6fb6", "boundary": "#8a5bb5", "offset": "#c8102e", "hover": "#1d8a5a", "star": "#d98a1f"}
+WORDS = "## What this shows, and what not"
 TYPES = ("neoplastic", "inflammatory", "connective", "epithelial")
 
 
@@ -22,7 +23,10 @@ def main() -> None:
     typed = sorted((row for row in rows if "pannuke" in row["scores"]), key=lambda row: -quality(row))
     others = sorted((row for row in rows if "pannuke" not in row["scores"]), key=lambda row: -quality(row))
     FIGURE.write_text(figure(typed), encoding="utf-8")
-    (RESULTS / "recipes.md").write_text("\n".join(lines(typed, others)) + "\n", encoding="utf-8")
+    page = RESULTS / "recipes.md"
+    # People write what follows the tables; it stays as it is.
+    words = page.read_text(encoding="utf-8").partition(WORDS)[2] if page.exists() else "\n"
+    page.write_text("\n".join([*lines(typed, others), WORDS]) + words, encoding="utf-8")
 
 
 def quality(row: dict[str, Any]) -> float:
@@ -47,7 +51,8 @@ def lines(typed: list[dict[str, Any]], others: list[dict[str, Any]]) -> Iterator
         f"{', '.join(sorted({row['device'] for row in rows}))}; `make recipes` repeats it without one,",
         "with narrower networks and 20 TFLOP each. Every network has its published width, learned from the same number",
         "of crops of 256 pixels in batches of 16, all varied by the preset `strong`, from noise, with its recipe's own",
-        "losses, optimiser and highest rate, constant and falling to 0 over the second half; scored are the weights of the end.",
+        "losses, optimiser and highest rate, constant and falling to 0 over the second half; scored are the weights of",
+        "the end. Several runs shared the card: crops/s compare only roughly.",
     )
     yield ""
     yield "![Quality against cost](../images/recipes.svg)"
@@ -72,23 +77,17 @@ def lines(typed: list[dict[str, Any]], others: list[dict[str, Any]]) -> Iterator
     yield ""
     yield from table(others, ())
     yield ""
-    yield "## What this shows, and what not"
-    yield ""
-    yield from (
-        (RESULTS / "recipes_words.md").read_text(encoding="utf-8").splitlines()
-        if (RESULTS / "recipes_words.md").exists()
-        else ()
-    )
 
 
 def table(rows: list[dict[str, Any]], types: tuple[str, ...]) -> Iterator[str]:
-    names = ["recipe", "parameters", "GFLOP at 256²", "TFLOP/mm²", "crops/s", "steps", "TFLOP"]
+    names = ["recipe", "parameters", "GFLOP at 256²", *(["TFLOP/mm²"] if types else []), "crops/s", "steps", "TFLOP"]
     names += ["bPQ", "mPQ", "AJI", *(f"F {name[:5]}." for name in types)] if types else ["PQ", "AJI"]
     yield f"| {' | '.join(names)} |"
     yield f"|---|{'---:|' * (len(names) - 1)}"
     for row in rows:
         scores = row["scores"]
-        cells = [f"`{row['recipe']}`", f"{row['parameters']:,}", f"{row['gflop_256']:.1f}", f"{tflop_mm2(row):.1f}"]
+        cells = [f"`{row['recipe']}`", f"{row['parameters']:,}", f"{row['gflop_256']:.1f}"]
+        cells += [f"{tflop_mm2(row):.1f}"] if types else []
         cells += [f"{row['crops_s']:.0f}", f"{row['steps']:,}", f"{row['tflop']:,.0f}"]
         first = scores["pannuke" if types else "monuseg"]
         low, high = first["intervals"][key_of(row)]
@@ -107,7 +106,7 @@ def shown(value: float | None) -> str:
 def figure(rows: list[dict[str, Any]]) -> str:
     """Quality over the logarithm of cost; the colour is that of the encoding."""
     costs = [log10(tflop_mm2(row)) for row in rows]
-    first, last = min(costs) - 0.15, max(costs) + 0.35
+    first, last = min(costs) - 0.15, max(costs) + 0.6
     high = max(0.1 * (int(10 * max(map(quality, rows))) + 1), 0.1)
 
     def place(cost: float, value: float) -> tuple[float, float]:

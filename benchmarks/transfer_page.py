@@ -14,6 +14,7 @@ FIGURE = RESULTS.parent / "images" / "transfer.svg"
 TESTED = ("09", "10", "11")
 DRAWS = 2000
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 620, 340, 56, 46, 16
+WORDS = "## What this shows, and what not\n"
 CURVES = {
     ("monuseg_nuclens_offset", "tuned"): ("nuclens, tuned", "#c8102e"),
     ("monuseg_nuclens_offset", "noise"): ("nuclens, from noise", "#e8a0a8"),
@@ -30,7 +31,10 @@ def main() -> None:
     for row in rows:
         points[row["recipe"], row["start"], row["patients"]].append(row["pq"])
     FIGURE.write_text(figure(points), encoding="utf-8")
-    (RESULTS / "transfer.md").write_text("\n".join(lines(points)) + "\n", encoding="utf-8")
+    page = RESULTS / "transfer.md"
+    # People write what follows the tables; it stays as it is.
+    words = page.read_text(encoding="utf-8").partition(WORDS)[2] if page.exists() else "\n"
+    page.write_text("\n".join([*lines(points), "", WORDS]) + words, encoding="utf-8")
 
 
 def tested(found: dict[str, float]) -> np.ndarray:
@@ -130,8 +134,8 @@ def figure(points: dict[tuple[str, str, int], list[dict[str, float]]]) -> str:
         line = "L".join(f"{x:.1f} {y:.1f}" for x, y in marks)
         parts.append(f'<path d="M{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         y = HEIGHT - BOTTOM - 70 + 17 * index
-        parts.append(f'<circle cx="{WIDTH - 170}" cy="{y - 4}" r="4" fill="{colour}"/>')
-        parts.append(f'<text x="{WIDTH - 160}" y="{y}">{name}</text>')
+        parts.append(f'<circle cx="{LEFT + 12}" cy="{y - 4}" r="4" fill="{colour}"/>')
+        parts.append(f'<text x="{LEFT + 22}" y="{y}">{name}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
