@@ -83,7 +83,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_tissues_are_learned_and_validated(run: Path) -> None:
     course = [float(row["tissue_ce"]) for row in rows(run / "log.csv")]
-    assert np.mean(course[-5:]) < 0.6 * np.mean(course[:5]), "empty pictures are told from full ones in a few steps"
+    assert course[0] > 0.9 * np.log(2), "before it has learned, it guesses"
+    assert np.mean(course[-5:]) < 0.7 * np.log(2), "empty pictures are told from full ones in a few steps"
     for row in rows(run / "validation.csv"):
         assert float(row["tissue_accuracy"]) in (0, 0.5, 1)
 
