@@ -1,8 +1,8 @@
 """What a tuned model should keep of the one it began with: python benchmarks/finetune_settings.py DATA SCRATCH.
 
 Tunes the default model on one TNBC image of each of the patients 01 to 07, and on eight training images of DSB 2018,
-which are strange to it, and scores mixtures of its weights with the tuned ones on patient 08, and on thirty other training
-images of DSB: mean PQ. Test images are not read. The table is in docs/adr/0013.
+which are strange to it, and scores mixtures of its weights with the tuned ones on patient 08, and on thirty other
+training images of DSB: mean PQ. Test images are not read. The table is in docs/adr/0013.
 """
 
 from __future__ import annotations
