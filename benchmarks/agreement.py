@@ -1,7 +1,8 @@
 """Whether a run scores as it did while it was trained: python benchmarks/agreement.py WORK [NAME ...].
 
 WORK is what `benchmarks/recipes.py prepare DATA WORK` left. Narrow networks of the recipes learn a few windows by
-heart; then `nuclens evaluate --model RUN` segments the same windows with the exported model. Both panoptic qualities are told.
+heart; then `nuclens evaluate --model RUN` segments the same windows with the exported model. Both panoptic qualities
+are told.
 """
 
 from __future__ import annotations

@@ -60,6 +60,8 @@ In all {light_count} packages, {light_mb:.0f} MB.
 {train}
 
 In all {train_count} packages more, {train_mb:.0f} MB.
+
+`nuclens[tensorboard]` adds TensorBoard: a run writes its logs where it is installed, and nothing is lost without it.
 """
 
 

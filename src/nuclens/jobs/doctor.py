@@ -29,8 +29,8 @@ LIGHT = (
     ),
     *("pydantic", "rich", "shapely", "tifffile"),
 )
-EXTRAS = {"train": ("lightning", "safetensors", "torch"), "export": ("nncf",)}
-_FOR = {"train": "only for training", "export": "only for models of 8 bit"}
+EXTRAS = {"train": ("lightning", "safetensors", "torch"), "export": ("nncf",), "tensorboard": ("tensorboard",)}
+_FOR = {"train": "only for training", "export": "only for models of 8 bit", "tensorboard": "only for logs it can show"}
 
 
 @dataclass(frozen=True, slots=True)
