@@ -58,6 +58,23 @@ def test_the_best_weights_are_kept_with_the_rule_they_are_the_best_by(run: Path)
     assert read_tensors(run / BEST)[1]["step"] == best["step"]
 
 
+def test_scored_are_the_weights_that_are_exported(
+    tiny_recipe: ResolvedRecipe, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounded to half precision, or a run could score what the model made of it does not."""
+    read: list[dict[str, torch.Tensor]] = []
+
+    def scores(self: validation.Validator, reader: Reader) -> dict[str, float]:
+        read.append(dict(reader.weights))
+        return {"pq": 0.5, "dq": 0.5, "sq": 1.0}
+
+    monkeypatch.setattr(validation.Validator, "_scores", scores)
+    state = fit(replace(tiny_recipe, train=replace(tiny_recipe.train, steps=6)), tiny_data, tmp_path, Course())
+    floats = [name for name, value in state.average.items() if value.is_floating_point()]
+    assert all(torch.equal(read[-1][name], state.average[name].half().float()) for name in floats)
+    assert not all(torch.equal(read[-1][name], state.average[name]) for name in floats)
+
+
 def test_a_validation_that_a_kill_took_is_caught_up_with(
     run: Path, tiny_recipe: ResolvedRecipe, tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -188,6 +188,13 @@ def mixed(average: Tensors, start: Tensors, share: float) -> Tensors:
     }
 
 
+def rounded(tensors: Tensors) -> Tensors:
+    """Tensors as a model is exported: floats have the values of half precision, in the precision they had."""
+    return {
+        name: value.half().to(value.dtype) if value.is_floating_point() else value for name, value in tensors.items()
+    }
+
+
 def part(tensors: Tensors, prefix: str) -> Tensors:
     """Tensors whose names have a prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -33,7 +33,7 @@ from nuclens.training.log import VALIDATION, Log
 from nuclens.training.sampling import Batch, Sampler, Source
 from nuclens.training.settings import ResolvedRecipe
 from nuclens.training.start import ENCODINGS, heads_of
-from nuclens.training.state import State
+from nuclens.training.state import State, rounded
 
 METRICS: Kind[Any] = Kind("nuclens.metrics")
 BEST, BEST_NOTE = "best.safetensors", "best.json"
@@ -157,7 +157,10 @@ class Validator:
             OutputError: Something cannot be written.
         """
         network = state.network
-        reader = Reader(network, state.kept(self.recipe.run.keep), self.recipe, next(network.parameters()).device)
+        # A nucleus that just so is one may not be in the exported model: its weights are rounded.
+        reader = Reader(
+            network, rounded(state.kept(self.recipe.run.keep)), self.recipe, next(network.parameters()).device
+        )
         self.reel.add(state.step, reader)
         if not self.sources:
             return
