@@ -64,6 +64,8 @@ NARROW = {
     "unet": ("network.start=16",),
     "refinenet": ("network.layers=26", "network.width=16", "network.features=64"),
     "deeplabv3": ("network.layers=26", "network.width=16", "network.features=64"),
+    "hovernet": ("network.layers=26", "network.width=16"),
+    "tsfdnet": ("network.backbone='b0'", "network.width=64"),
     "resunet": ("network.start=16",),
     "attention_unet": ("network.start=16",),
 }
