@@ -62,5 +62,5 @@ $(VENV)/.light: pyproject.toml $(BIN)/uv
 	@touch $@
 
 $(VENV)/.dev: constraints/cpu.txt $(VENV)/.light
-	$(BIN)/uv pip install --quiet --python $(BIN)/python $(CPU_TORCH) --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(CPU_TORCH) --editable '.[dev]'
 	@touch $@
