@@ -48,7 +48,7 @@ recipes: $(VENV)/.dev ## Train recipes with 20 TFLOP each and score them: make r
 	$(BIN)/python benchmarks/recipes.py prepare $(DATA) $(WORK)
 	$(BIN)/python benchmarks/recipes.py train $(WORK) --tflop 20 --narrow
 	$(BIN)/python benchmarks/recipes.py score $(WORK)
-	$(BIN)/python benchmarks/recipes_page.py
+	$(BIN)/python benchmarks/recipes_page.py $(WORK)
 
 clean: ## Remove all that the other targets made
 	rm -rf $(VENV) .venv-light-* build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

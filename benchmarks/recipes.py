@@ -3,7 +3,7 @@
     python benchmarks/recipes.py prepare DATA WORK
     python benchmarks/recipes.py train WORK [--epochs 40 | --tflop 20] [--narrow] [--together 4] [NAME ...]
     python benchmarks/recipes.py score WORK
-    python benchmarks/recipes_page.py
+    python benchmarks/recipes_page.py WORK
 
 `prepare` lays out CoNSeP as PanNuke is published: windows of 256 pixels in three folds, its classes those of PanNuke.
 `train` needs neither OpenVINO nor anything of the light install but OpenCV: it may run on another machine, whose
@@ -36,7 +36,6 @@ from nuclens.training.settings import ResolvedRecipe
 from nuclens.training.start import Course
 from nuclens.training.validation import Reader
 
-RESULTS = Path(__file__).parent.parent / "docs" / "results" / "recipes.json"
 # CoNSeP's classes in the order of PanNuke's channels. Its class 1, "other", may be any of them.
 CHANNEL = {4: 0, 2: 1, 5: 2, 6: 2, 7: 2, 3: 4}
 OTHER, STARTS = 1, (0, 248, 496, 744)
@@ -98,7 +97,8 @@ def main() -> None:
         for name in given.names:
             one(name, given.work, given)
     else:
-        RESULTS.write_text(json.dumps(score(given.work), indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(score(given.work), indent=1) + "\n"
+        (given.work / "recipes.json").write_text(text, encoding="utf-8")
 
 
 def prepare(data: Path, out: Path) -> None:

@@ -1,8 +1,9 @@
-"""Turns docs/results/recipes.json into docs/results/recipes.md and its figure: python benchmarks/recipes_page.py."""
+"""Turns recipes.json into a page and its figure: python benchmarks/recipes_page.py [WORK], else those of docs/."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from math import log10
 from pathlib import Path
@@ -10,7 +11,6 @@ from textwrap import fill
 from typing import Any
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
-FIGURE = RESULTS.parent / "images" / "recipes.svg"
 MM2_PX = (1000 / 0.25) ** 2
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 360, 56, 46, 16
 COLOURS = {"semantic": "#3b6fb6", "boundary": "#8a5bb5", "offset": "#c8102e", "hover": "#1d8a5a", "star": "#d98a1f"}
@@ -19,14 +19,16 @@ TYPES = ("neoplastic", "inflammatory", "connective", "epithelial")
 
 
 def main() -> None:
-    rows = json.loads((RESULTS / "recipes.json").read_text(encoding="utf-8"))
+    results, images = (Path(sys.argv[1]),) * 2 if len(sys.argv) > 1 else (RESULTS, RESULTS.parent / "images")
+    rows = json.loads((results / "recipes.json").read_text(encoding="utf-8"))
     typed = sorted((row for row in rows if "pannuke" in row["scores"]), key=lambda row: -quality(row))
     others = sorted((row for row in rows if "pannuke" not in row["scores"]), key=lambda row: -quality(row))
-    FIGURE.write_text(figure(typed), encoding="utf-8")
-    page = RESULTS / "recipes.md"
+    (images / "recipes.svg").write_text(figure(typed), encoding="utf-8")
+    page = results / "recipes.md"
     # People write what follows the tables; it stays as it is.
     words = page.read_text(encoding="utf-8").partition(WORDS)[2] if page.exists() else "\n"
-    page.write_text("\n".join([*lines(typed, others), WORDS]) + words, encoding="utf-8")
+    link = "recipes.svg" if images == results else "../images/recipes.svg"
+    page.write_text("\n".join([*lines(typed, others, link), WORDS]) + words, encoding="utf-8")
 
 
 def quality(row: dict[str, Any]) -> float:
@@ -42,20 +44,22 @@ def tflop_mm2(row: dict[str, Any]) -> float:
     return float(row["gflop_256"]) * MM2_PX / 256**2 / 1000
 
 
-def lines(typed: list[dict[str, Any]], others: list[dict[str, Any]]) -> Iterator[str]:
+def lines(typed: list[dict[str, Any]], others: list[dict[str, Any]], link: str) -> Iterator[str]:
     rows = [*typed, *others]
+    narrow = any(change.startswith("network.") for row in rows for change in row["changes"])
+    width = "a width made for little computing" if narrow else "its published width"
     yield "# Recipes, trained alike and scored"
     yield ""
     yield para(
         "Made by `python benchmarks/recipes.py`, whose docstring has the four commands, on one",
         f"{', '.join(sorted({row['device'] for row in rows}))}; `make recipes` repeats it without one,",
-        "with narrower networks and 20 TFLOP each. Every network has its published width, learned from the same number",
+        f"with narrower networks and 20 TFLOP each. Every network has {width}, learned from the same number",
         "of crops of 256 pixels in batches of 16, all varied by the preset `strong`, from noise, with its recipe's own",
         "losses, optimiser and highest rate, constant and falling to 0 over the second half; scored are the weights of",
         "the end. Several runs shared the card: crops/s compare only roughly.",
     )
     yield ""
-    yield "![Quality against cost](../images/recipes.svg)"
+    yield f"![Quality against cost]({link})"
     yield ""
     yield "## PanNuke's layout, filled from CoNSeP"
     yield ""
