@@ -1,7 +1,7 @@
 """Trains shipped recipes under one budget, and scores them on images that none of them has seen.
 
     python benchmarks/recipes.py prepare DATA WORK
-    python benchmarks/recipes.py train WORK [--epochs 40 | --tflop 20] [--narrow] [--together 4] [NAME ...]
+    python benchmarks/recipes.py train WORK [--epochs 24 --minutes 7 | --tflop 20] [--narrow] [--together 4] [NAME ...]
     python benchmarks/recipes.py score WORK
     python benchmarks/recipes_page.py WORK
 

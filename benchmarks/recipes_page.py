@@ -51,7 +51,8 @@ def lines(typed: list[dict[str, Any]], others: list[dict[str, Any]], link: str) 
     yield "# Recipes, trained alike and scored"
     yield ""
     yield para(
-        "Made by `python benchmarks/recipes.py`, whose docstring has the four commands, on one",
+        "Made by `python benchmarks/recipes.py`, whose docstring has the four commands,",
+        "with `--tflop 20 --narrow` on one" if narrow else "with `--epochs 24 --minutes 7` on one",
         f"{', '.join(sorted({row['device'] for row in rows}))}; `make recipes` repeats it without one,",
         f"with narrower networks and 20 TFLOP each. Every network has {width}, learned from the same number",
         "of crops of 256 pixels in batches of 16, all varied by the preset `strong`, from noise, with its recipe's own",
