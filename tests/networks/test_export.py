@@ -28,7 +28,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("hovernet", {"layers": 26, "width": 8, "mode": "fast"}),
     ("inception_unet", {"start": 2, "depth": 2}),
     ("resunet", {"start": 2, "depth": 3}),
-    ("stardist_unet", {"start": 2, "depth": 2, "features": 4}),
+    ("stardist_unet", {"start": 4, "depth": 2, "features": 16}),
     ("attention_unet", {"start": 2, "depth": 3}),
     ("refinenet", RESNET),
     ("deeplabv3", RESNET),
@@ -42,6 +42,16 @@ def test_no_family_is_forgotten() -> None:
     assert {name for name, _ in OPTIONS} == set(NETWORKS.names())
 
 
+def settled(network: Any) -> Any:
+    """A network whose norms have seen a batch: without that, deep ones give next to nothing, whatever is shown."""
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = None
+    with torch.inference_mode():
+        network.train()(torch.randn(2, 3, 64, 64))
+    return network.eval()
+
+
 @pytest.mark.parametrize(("name", "options"), OPTIONS)
 def test_graph_gives_what_torch_gives(
     name: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -51,7 +61,7 @@ def test_graph_gives_what_torch_gives(
     monkeypatch.setattr("nuclens.training.export.PROBE_STRIDES", 2)
     family = NETWORKS.get(name)
     heads = (*HEADS, *tissue_heads(("Breast", "Colon"))) if getattr(family, "tells_tissue", False) else HEADS
-    network = family.build(heads, family.options(**options)).eval()
+    network = settled(family.build(heads, family.options(**options)))
     with warnings.catch_warnings():
         # OpenVINO converts by way of torch.jit, which torch would rather see gone.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -67,5 +77,7 @@ def test_graph_gives_what_torch_gives(
         for head, value in zip(heads, wanted, strict=True):
             assert found[head.name].shape == tuple(value.shape)
             # Untrained, some networks give hundreds, which single precision rounds by as much.
+            # What hardly varies would agree whatever the graph does.
+            assert value.std() > 2e-3 or head.whole, head.name
             apart = (torch.from_numpy(found[head.name]) - value).abs().max()
             assert apart < max(5e-4, 1e-5 * value.abs().max()), head.name
