@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,7 +26,8 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
-INTERRUPTED = 130
+INTERRUPTED = 130  # 128 and the number of the signal, as shells count
+CLOSED = 141
 
 
 app.command(segment, usage="Usage: nuclens segment INPUT... --out PATH [OPTIONS]")
@@ -212,16 +212,21 @@ def main() -> None:
     level = logging.getLevelNamesMapping().get(os.environ.get("NUCLENS_LOG", "").upper(), logging.ERROR)
     terminal = logging.StreamHandler()
     terminal.setLevel(level)  # of what is shown; a command's log file may hold more
+    if "NUCLENS_LOG" not in os.environ:
+        terminal.addFilter(logging.Filter("nuclens"))  # libraries log tracebacks of what we tell in a line
     logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", handlers=[terminal])
-    # A killed pipe (`nuclens doctor | head`) is no error of ours.
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         code = app(sys.argv[1:])
+        sys.stdout.flush()
     except NuclensError as error:
         err.print(str(error), style="red", markup=False)
         code = error.exit_code
     except KeyboardInterrupt:
         err.print("interrupted; run the same command again to go on", style="yellow")
         code = INTERRUPTED
+    except BrokenPipeError:
+        # Who reads has enough (`nuclens doctor | head`), which is no error of ours. Left to the signal, a worker of a
+        # cluster that hangs up would end us too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = CLOSED
     sys.exit(code or 0)

@@ -102,7 +102,7 @@ class Library:
             self.closed = True
 
     def slide(self) -> ScannedSlide:
-        return ScannedSlide(Path("a.mrxs"), lambda: self.Handle(self), "digest")
+        return ScannedSlide(Path("a.mrxs"), lambda: self.Handle(self))
 
 
 def smooth(height: int, width: int, alpha: int = 255, grain: int = 30) -> np.ndarray:

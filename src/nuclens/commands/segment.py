@@ -61,12 +61,20 @@ class How:
     Attributes:
         model: Name of a shipped model, or the folder of an exported one.
         tile_size: Side of the part of a tile whose nuclei are kept, in pixels of the model's resolution.
+        engine: What runs it: openvino, or torch, which uses a GPU if there is one.
+        precision: Of its arithmetic, if not the engine's usual one: f32, bf16 or f16 with torch.
         threads: Cores to keep busy; if not given, all that the scheduler or the container allows.
+        scheduler: Have tiles done by other processes: local, local:N, or the address of a Dask scheduler.
+        mixed: Let workers take part whose processors round otherwise than those of most.
     """
 
     model: str = "default"
     tile_size: int = 2048
+    engine: str = "openvino"
+    precision: str = ""
     threads: Annotated[int | None, Parameter(env_var="SLURM_CPUS_PER_TASK")] = None
+    scheduler: str = ""
+    mixed: Annotated[bool, FLAG] = False
 
 
 _EVERYWHERE, _AS_USUAL = Where(), How()
@@ -104,7 +112,11 @@ def segment(
         formats=tuple(part for entry in outputs.formats for part in entry.split(",") if part),
         tile_px=how.tile_size,
         overwrite=outputs.overwrite,
+        engine=how.engine,
+        precision=how.precision,
         threads=how.threads,
+        scheduler=how.scheduler,
+        mixed=how.mixed,
         area=Area(where.tissue, where.region, where.frame, where.strict),
     )
     with progress() as report, _logged(outputs.out):

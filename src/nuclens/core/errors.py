@@ -13,6 +13,7 @@ NuclensError
 ├── EnvironmentFault                           4  the installation lacks something
 │   ├── MissingExtraError (ImportError)
 │   ├── CheckpointError
+│   ├── ClusterFault                              other machines do not answer, or lack something
 │   ├── MemoryFault (MemoryError)                 something does not fit into memory
 │   └── PluginClashError
 ├── DivergedError (ArithmeticError)            4  numbers of a training run are no longer finite
@@ -81,6 +82,10 @@ class MissingExtraError(EnvironmentFault, ImportError):
 
 class CheckpointError(EnvironmentFault):
     """A model or a checkpoint is incomplete or of another kind."""
+
+
+class ClusterFault(EnvironmentFault):
+    """Other machines do not answer, or lack what is needed."""
 
 
 class MemoryFault(EnvironmentFault, MemoryError):

@@ -37,6 +37,12 @@ class Stopwatch:
             with self._lock:
                 self.stages[name] += time.thread_time() - began
 
+    def add(self, stages: dict[str, float]) -> None:
+        """Count core-seconds by stage that another process spent."""
+        with self._lock:
+            for name, seconds in stages.items():
+                self.stages[name] += seconds
+
     def wait(self, name: str, since: float) -> float:
         """Count the seconds since a time of `time.monotonic` to a thing, and return the time."""
         now = time.monotonic()

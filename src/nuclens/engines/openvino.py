@@ -12,9 +12,10 @@ from jaxtyping import UInt8
 from openvino import opset13 as ops
 
 from nuclens.core.card import Preprocessing
-from nuclens.core.errors import CheckpointError
+from nuclens.core.errors import CheckpointError, InputError
 from nuclens.core.heads import Head, RawHeads
 from nuclens.core.models import GRAPH, Model
+from nuclens.core.plan import instruction_class
 
 HELD_PX = 7_000_000  # graphs take 90 bytes for each pixel of their size: one of the default tile, or many small ones
 
@@ -25,9 +26,11 @@ class OpenVinoOptions:
 
     Attributes:
         threads: Of the engine; 0 means all cores. The result does not depend on it.
+        precision: That of the model's card, or nothing, which is the same.
     """
 
     threads: int = 0
+    precision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +47,20 @@ class OpenVinoRunner:
         settings: The engine's.
         heads: Names and meaning of the outputs.
         preprocessing: Planes of the input; their means and deviations are in the graph.
+        precision: Of the graph, as its card has it.
     """
 
     graph: Any
     settings: dict[str, Any]
     heads: tuple[Head, ...]
     preprocessing: Preprocessing
+    precision: str
     _compiled: dict[tuple[int, int], Any] = field(default_factory=dict)
+
+    @property
+    def processor(self) -> str:
+        """What rounds, as plans hold it: the instructions of the CPU."""
+        return instruction_class()
 
     def run(self, rgb: UInt8[np.ndarray, "h w 3"]) -> RawHeads:
         """Heads of one tile as integers; its sides are multiples of the model's stride."""
@@ -87,7 +97,14 @@ class OpenVinoEngine:
 
         Raises:
             CheckpointError: The graph cannot be read, or does not fit its card.
+            InputError: It was exported in another precision.
         """
+        exported = model.card.precision
+        if options.precision not in ("", exported):
+            raise InputError(
+                f"--precision {options.precision}: {model.folder} was exported in {exported}, which OpenVINO "
+                f"runs as it is; leave it out, or give --engine torch"
+            )
         core = ov.Core()
         path = model.folder / GRAPH
         try:
@@ -105,7 +122,7 @@ class OpenVinoEngine:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": options.threads,
         }
-        return OpenVinoRunner(integers, settings, model.card.heads, model.card.preprocessing)
+        return OpenVinoRunner(integers, settings, model.card.heads, model.card.preprocessing, exported)
 
 
 def _with_integers(graph: Any, model: Model, names: dict[str, Any]) -> Any:

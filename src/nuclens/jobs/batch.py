@@ -8,8 +8,9 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,11 @@ class BatchOptions:
         tile_px: Side of a tile's core.
         overwrite: Whether finished pictures are done again, and journals of other plans begun anew.
         engine: What runs the model.
+        precision: Of its arithmetic; empty for the engine's usual one.
         threads: Cores to keep busy; None means all that the process may use.
+        scheduler: What hands out tiles to other processes: "local", "local:N" or the address of a Dask scheduler; empty
+            for none.
+        mixed: Whether processors of several classes may take part.
         area: Which part of each input is searched.
     """
 
@@ -52,7 +57,10 @@ class BatchOptions:
     tile_px: int = TILE_PX
     overwrite: bool = False
     engine: str = "openvino"
+    precision: str = ""
     threads: int | None = None
+    scheduler: str = ""
+    mixed: bool = False
     area: Area = field(default_factory=Area)
 
 
@@ -94,7 +102,13 @@ def segment_files(
         OutputError: `out` cannot be written to.
     """
     paths, out, formats = find_inputs(inputs), Path(out), _known(options.formats)
-    segmenter = load_model(options.model, engine=options.engine, tile_px=options.tile_px, threads=options.threads)
+    segmenter = load_model(
+        options.model,
+        engine=options.engine,
+        precision=options.precision,
+        tile_px=options.tile_px,
+        threads=options.threads,
+    )
     if options.mpp is not None:
         scale_of(segmenter.model.card, options.mpp, "--mpp")
     prepare(out)
@@ -102,6 +116,7 @@ def segment_files(
     request = {
         "model": segmenter.model.digest,
         "engine": segmenter.engine,
+        "precision": segmenter.runner.precision,
         "tile_size": options.tile_px,
         "mpp": options.mpp,
         "formats": list(formats),
@@ -114,14 +129,32 @@ def segment_files(
     )
     todo = [path for path in paths if path not in outcomes]
     tally = _Tally(report, len(todo))
-    pictures = tally.counted(_opened(segmenter, path, out, options) for path in todo)
-    results = run(segmenter, pictures, Results(segmenter, out, request, formats), tally.tile)
-    for path, result in zip(todo, results, strict=True):
-        outcomes[path] = Outcome(path, error=result) if isinstance(result, NuclensError) else Outcome(path, result)
-        _log_outcome(outcomes[path])
+    with _at_work(options if todo else _DEFAULTS, segmenter) as (segmenter, run):
+        pictures = tally.counted(_opened(segmenter, path, out, options) for path in todo)
+        results = run(segmenter, pictures, Results(segmenter, out, request, formats), tally.tile)
+        for path, result in zip(todo, results, strict=True):
+            outcomes[path] = Outcome(path, error=result) if isinstance(result, NuclensError) else Outcome(path, result)
+            _log_outcome(outcomes[path])
     done = [outcomes[path] for path in paths]
     _write_summary(out / SUMMARY, done, segmenter.model.card)
     return done
+
+
+@contextmanager
+def _at_work(options: BatchOptions, segmenter: Segmenter) -> Iterator[tuple[Segmenter, Callable[..., Any]]]:
+    """What plans pictures, and what runs them: this process, or the workers of a cluster."""
+    if not options.scheduler:
+        yield segmenter, run
+        return
+    from nuclens.jobs.bench import Tool
+    from nuclens.jobs.cluster import hired, run_on
+
+    folder = Path(options.model)
+    # Workers look for it from where they were started.
+    model = str(folder.absolute() if folder.is_dir() else folder)
+    tool = Tool(model, options.engine, options.precision, options.tile_px)
+    with hired(options.scheduler, tool, segmenter, mixed=options.mixed) as crew:
+        yield replace(segmenter, processor=crew.processor), partial(run_on, crew)
 
 
 def find_inputs(patterns: Sequence[str | Path]) -> list[Path]:
@@ -200,7 +233,7 @@ def _before(path: Path, out: Path, request: dict[str, Any], strict: bool) -> Out
         wanted = request | {"image": file_digest(path, *companions(path))}
     except (OSError, ValueError, UnreadableImageError):
         return None
-    made = record.get("request", {})
+    made = record["plan"] | record.get("request", {})
     differs = [name for name, value in wanted.items() if made.get(name) != value]
     if differs:
         text = f"{mark}: was made with another {', '.join(differs)}; give --overwrite, or another --out"

@@ -171,14 +171,18 @@ class Picture:
             with self.clock.stage("read"):
                 return read_working(self.slide, tile.box, self.plan.scale)
         except UnreadableImageError as error:
-            if Path(self.name).suffix and not Path(self.name).exists():
-                gone = f"{self.name}: vanished while it was read; run the same command again when it is back"
-                self.failures.append(UnreadableImageError(gone))
-            elif self.strict:
-                self.failures.append(error)
-            else:
-                self.unreadable[tile.index] = str(error)
+            self.miss(tile, error)
             return None
+
+    def miss(self, tile: Tile, error: UnreadableImageError) -> None:
+        """Note that a tile cannot be read."""
+        if Path(self.name).suffix and not Path(self.name).exists():
+            gone = f"{self.name}: vanished while it was read; run the same command again when it is back"
+            self.failures.append(UnreadableImageError(gone))
+        elif self.strict:
+            self.failures.append(error)
+        else:
+            self.unreadable[tile.index] = str(error)
 
 
 def is_slide(slide: Slide) -> bool:

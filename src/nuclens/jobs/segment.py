@@ -22,7 +22,7 @@ from nuclens.core.heads import TISSUE, RawHeads
 from nuclens.core.kinds import Kind
 from nuclens.core.machine import cores
 from nuclens.core.models import Model, open_model
-from nuclens.core.plan import MARGIN_PX, Plan, halo_px, instruction_class, scale_of
+from nuclens.core.plan import MARGIN_PX, Plan, halo_px, scale_of
 from nuclens.core.rows import no_rows, rows_of
 from nuclens.core.slides import Slide, array_slide, open_image
 from nuclens.core.tiling import Tile, inside, tile_plan, working_shape
@@ -53,6 +53,7 @@ class Segmenter:
         tile_px: Side of a tile's core on the working grid.
         offset_px: Row and column of the working grid where a core begins.
         threads: Cores to keep busy.
+        processor: What rounds, as plans hold it; that of the runner, unless another machine's runs.
     """
 
     model: Model
@@ -61,6 +62,7 @@ class Segmenter:
     tile_px: int = TILE_PX
     offset_px: tuple[int, int] = (0, 0)
     threads: int = 1
+    processor: str = ""
 
     def picture(self, name: str, slide: Slide, mpp: float | None, area: Area = _USUAL) -> Picture:
         """Plan an opened input; `mpp` overrides what the file says.
@@ -78,8 +80,8 @@ class Segmenter:
             image=slide.digest,
             model=self.model.digest,
             engine=self.engine,
-            precision=card.precision,
-            instructions=instruction_class(),
+            precision=self.runner.precision,
+            instructions=self.processor or self.runner.processor,
             core_px=self.tile_px,
             halo_px=halo_px(card),
             mpp=mpp,
@@ -141,18 +143,24 @@ class Segmenter:
 
 
 def load_model(
-    model: str | Path, *, engine: str = "openvino", tile_px: int = TILE_PX, threads: int | None = None
+    model: str | Path,
+    *,
+    engine: str = "openvino",
+    precision: str = "",
+    tile_px: int = TILE_PX,
+    threads: int | None = None,
 ) -> Segmenter:
     """Load a model into an engine.
 
     Args:
         model: Name of a shipped one, or folder.
         engine: What runs it.
+        precision: Of its arithmetic, where the engine leaves a choice; empty for the engine's usual one.
         tile_px: Side of a tile's core on the working grid.
         threads: Cores to keep busy; all that the process may use, if not given. Results do not depend on it.
 
     Raises:
-        InputError: No such model or engine, or `tile_px` is no multiple of the model's stride.
+        InputError: No such model, engine or precision, or `tile_px` is no multiple of the model's stride.
         CheckpointError: The model is incomplete.
         MissingExtraError: The engine is not installed.
     """
@@ -160,7 +168,8 @@ def load_model(
     tile_plan((1, 1), tile_px, 0, loaded.card.stride)  # refuses here what would fail for every picture
     plugin = ENGINES.get(engine)
     threads = cores() if threads is None else threads
-    runner = plugin.load(loaded, plugin.options(threads=threads))
+    chosen = {"precision": precision} if precision else {}
+    runner = plugin.load(loaded, plugin.options(threads=threads, **chosen))
     return Segmenter(loaded, runner, plugin.version, tile_px, threads=threads)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +36,23 @@ class ScannedSlide:
         levels: Of each level, finest first.
         mpp: As the scanner states it, None where that is no light microscope's.
         power: As the scanner states it.
-        digest: SHA-256 of all files that make up the slide.
         notes: What its owner may want to know.
         origin: Upper left corner of the bounds; (0, 0) where there are none.
         plane: Height and width of the file's own level 0.
     """
 
-    def __init__(self, path: Path, opened: Callable[[], Any], digest: str) -> None:
+    def __init__(self, path: Path, opened: Callable[[], Any], parts: Sequence[Path] = ()) -> None:
         """Read what the file says of itself.
 
         Args:
             path: For errors.
             opened: Gives a new `openslide.OpenSlide` of it.
-            digest: SHA-256 of its files.
+            parts: Further files of the slide.
 
         Raises:
             UnreadableImageError: What it says makes no sense; the text lacks the path.
         """
-        self._path, self._opened, self.digest = path, opened, digest
+        self._path, self._opened, self._parts = path, opened, parts
         self._handle: Any = opened()
         properties = self._handle.properties
         sizes = [(height, width) for width, height in self._handle.level_dimensions]
@@ -71,6 +71,16 @@ class ScannedSlide:
         if self.mpp is None and any(side is not None for side in stated):
             self.notes = (f"the file states {stated[0]} x {stated[1]} µm per pixel, which no light microscope gives",)
         self.power = _number(properties, "openslide.objective-power") or None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all files that make up the slide, which are read for it when it is first asked for.
+
+        Raises:
+            UnreadableImageError: One of them is gone.
+        """
+        with reading(self._path):
+            return file_digest(self._path, *self._parts)
 
     def read(self, box: Box, level: int = 0) -> UInt8[np.ndarray, "h w 3"]:
         """Pixels of a box of a level; what the scanner left out has the slide's background colour, or is white.
@@ -144,7 +154,7 @@ class OpenSlideReader:
             path.open("rb").close()
             try:
                 vendor = openslide.OpenSlide.detect_format(path)
-                slide = ScannedSlide(path, lambda: openslide.OpenSlide(path), file_digest(path, *companions(path)))
+                slide = ScannedSlide(path, lambda: openslide.OpenSlide(path), companions(path))
                 stack.callback(slide.close)
                 slide.read((0, 0, 1, 1), len(slide.levels) - 1)
             except openslide.OpenSlideUnsupportedFormatError as error:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -69,17 +70,16 @@ class TiffSlide:
         origin: (0, 0): the picture is its own plane.
         plane: `shape`.
         mpp: From OME, Aperio or ImageJ metadata, else from the resolution tags where they are a microscope's.
-        digest: SHA-256 of the file.
         notes: What is done to the pixels.
     """
 
-    def __init__(self, path: Path, file: tifffile.TiffFile, digest: str) -> None:
+    def __init__(self, path: Path, file: tifffile.TiffFile) -> None:
         """Check what the file claims and decode its first pixel.
 
         Raises:
             UnreadableImageError: It holds no picture that can be read; the text lacks the path.
         """
-        self._path, self._file, self.digest = path, file, digest
+        self._path, self._file = path, file
         first = file.pages.first
         if _XML_ENTITIES.search(first.description):
             raise UnreadableImageError("its metadata define XML entities, which no microscope writes; not opened")
@@ -100,6 +100,16 @@ class TiffSlide:
         stated = _pixel_um(series.keyframe)
         self.mpp, mpp_notes = plausible_mpp(*stated) if stated else (None, ())
         self.notes = (*self._rgb((0, 0, 1, 1), 0)[1], *mpp_notes)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file, which is read for it when it is first asked for.
+
+        Raises:
+            UnreadableImageError: The file is gone.
+        """
+        with reading(self._path):
+            return file_digest(self._path)
 
     def read(self, box: Box, level: int = 0) -> UInt8[np.ndarray, "h w 3"]:
         """Pixels of a box of a level; tiles that the scanner left out are white.
@@ -138,7 +148,7 @@ class TiffReader:
         with reading(path, *_DAMAGE), ExitStack() as stack:
             # One file is one slide: OME metadata may name others, which are not followed.
             file = stack.enter_context(tifffile.TiffFile(path, _multifile=False))
-            slide = TiffSlide(path, file, file_digest(path))
+            slide = TiffSlide(path, file)
             stack.pop_all()
             return slide
 

@@ -1,0 +1,227 @@
+"""Bench: what a worker of a cluster keeps between tiles, and how it does one."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Status, WorkerPlugin, get_worker
+
+from nuclens import __version__
+from nuclens.core.errors import DataError, NuclensError
+from nuclens.core.flow import Stopwatch
+from nuclens.core.plan import Plan
+from nuclens.core.slides import Slide, open_image
+from nuclens.core.tiling import Tile
+from nuclens.core.types import Frame, Instances
+from nuclens.jobs.pictures import Picture
+from nuclens.jobs.segment import Segmenter, load_model
+
+_KEPT = 4  # slides a worker keeps open beyond those it reads: as many as a run may have tiles of at once
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """What segments, as every worker loads it for itself.
+
+    Attributes:
+        model: Name, or a folder that all workers see under the same path.
+        engine: What runs it.
+        precision: Of its arithmetic; empty for the engine's usual one.
+        tile_px: Side of a tile's core on the working grid.
+    """
+
+    model: str
+    engine: str
+    precision: str
+    tile_px: int
+
+    def load(self, threads: int) -> Segmenter:
+        """The model ready to run with so many threads.
+
+        Raises:
+            InputError: No such model, engine or precision.
+            CheckpointError: The model is incomplete.
+            MissingExtraError: The engine is not installed.
+        """
+        return load_model(
+            self.model, engine=self.engine, precision=self.precision, tile_px=self.tile_px, threads=threads
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a worker must have in common with the plan for its tiles to be those of the plan.
+
+    Attributes:
+        nuclens: Version.
+        engine: Engine and version.
+        model: SHA-256.
+        processor: What rounds; empty where that may differ.
+    """
+
+    nuclens: str
+    engine: str
+    model: str
+    processor: str
+
+    def differences(self, other: Terms) -> str:
+        """What another has otherwise, in words; empty where nothing matters."""
+        names = ["nuclens", "engine", "model"] + ["processor"] * bool(self.processor)
+        pairs = {name: (getattr(other, name), getattr(self, name)) for name in names}
+        return ", ".join(
+            f"{name} {got:.40} and not {wanted:.40}" for name, (got, wanted) in pairs.items() if got != wanted
+        )
+
+
+def terms_of(segmenter: Segmenter) -> Terms:
+    """What this process has."""
+    return Terms(__version__, segmenter.engine, segmenter.model.digest, segmenter.runner.processor)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A picture as a worker has to know it.
+
+    Attributes:
+        name: Its path, or its address.
+        plan: Everything that decides its result, but the tissue, which the one who ordered looks after.
+        frame: Grid of the results.
+        levels: Height and width of every level.
+    """
+
+    name: str
+    plan: Plan
+    frame: Frame
+    levels: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A tile that is done.
+
+    Attributes:
+        nuclei: Those that it owns, on tissue or not; None where its pixels cannot be read.
+        reason: Why they cannot be.
+        stages: Core-seconds by stage.
+    """
+
+    nuclei: Instances | None
+    reason: str
+    stages: dict[str, float]
+
+
+class Bench(WorkerPlugin):  # type: ignore[misc] # distributed is taken without types
+    """Loads the model once, keeps slides open, and takes tiles only where a worker meets the terms.
+
+    Tiles ask for a resource that is called like the bench. A worker that does
+    not meet the terms never declares it, so none are sent there, whenever it joins.
+    """
+
+    def __init__(self, tool: Tool, terms: Terms) -> None:
+        """Know what to load and what to ask for."""
+        self.tool, self.terms = tool, terms
+        self.name = f"nuclens {terms.model[:16]} {terms.processor} {tool}"
+
+    async def setup(self, worker: Any) -> None:
+        """Load the model and say that tiles may come, or why none may."""
+        self._turn = threading.Lock()  # the engine uses all cores of the worker, so one tile at a time is run
+        self._slides = _Slides()
+        threads = worker.state.nthreads
+        try:
+            self._segmenter = await asyncio.to_thread(self.tool.load, threads)
+            refused = self.terms.differences(terms_of(self._segmenter))
+        except NuclensError as error:
+            refused = str(error)
+        if refused:
+            worker.log_event(self.name, {"address": worker.address, "refused": refused})
+        else:
+            await worker.set_resources(**{self.name: threads})
+            # The scheduler looks for waiting tiles when a worker comes or goes on, not when it offers something new.
+            if worker.status == Status.running:
+                worker.status = Status.paused
+                worker.status = Status.running
+
+    def teardown(self, worker: Any) -> None:
+        """Close what is open."""
+        self._slides.close()
+
+    def tile(self, order: Order, tile: Tile) -> Delivery:
+        """Read, run and decode a tile; several threads may at once.
+
+        Raises:
+            DataError: The picture cannot be opened here, or is another one.
+        """
+        clock = Stopwatch()
+        with self._slides.lent(order) as slide:
+            picture = Picture(order.name, slide, order.plan, order.frame, (), strict=True, clock=clock)
+            rgb = picture.read(tile)
+            if rgb is None:
+                return Delivery(None, str(picture.failures[0]), dict(clock.stages))
+            with self._turn:
+                raw = self._segmenter.runner.run(rgb)
+            nuclei = self._segmenter.rows(picture, tile, rgb, raw)
+        return Delivery(nuclei, "", dict(clock.stages))
+
+
+def do_tile(bench: str, order: Order, tile: Tile) -> Delivery:
+    """A tile, done at a bench of the worker this runs on.
+
+    Raises:
+        DataError: As `Bench.tile`; the text names the worker.
+    """
+    worker = get_worker()
+    try:
+        delivery: Delivery = worker.plugins[bench].tile(order, tile)
+        return delivery
+    except DataError as error:
+        raise type(error)(f"{error} (on {worker.address})") from error
+
+
+class _Slides:
+    """Open slides by name; those that were not read for longest are closed first, and none while it is read."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Slide] = {}
+        self._readers: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def lent(self, order: Order) -> Iterator[Slide]:
+        """The slide of an order, which stays open until all are done with it."""
+        with self._lock:
+            slide = self._open.pop(order.name, None) or _opened(order)
+            self._open[order.name] = slide
+            self._readers[order.name] = self._readers.get(order.name, 0) + 1
+        try:
+            yield slide
+        finally:
+            with self._lock:
+                self._readers[order.name] -= 1
+                self._close(_KEPT)
+
+    def close(self) -> None:
+        """Close all that nobody reads."""
+        with self._lock:
+            self._close(0)
+
+    def _close(self, kept: int) -> None:
+        idle = [name for name in self._open if not self._readers[name]]
+        for name in idle[: max(0, len(idle) - kept)]:
+            self._open.pop(name).close()
+            del self._readers[name]
+
+
+def _opened(order: Order) -> Slide:
+    slide = open_image(order.name)
+    if slide.levels != order.levels:
+        slide.close()
+        raise DataError(
+            f"{order.name}: has levels of {slide.levels} here and {order.levels} where the run began; "
+            f"wanted the same file under the same path everywhere"
+        )
+    return slide

@@ -1,0 +1,322 @@
+"""Tiles done by the workers of a Dask cluster: the same bytes, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from jaxtyping import UInt8
+
+distributed = pytest.importorskip("distributed", reason="Dask is not installed: no clusters")
+
+import psutil  # noqa: E402
+from distributed.diagnostics.plugin import SchedulerPlugin  # noqa: E402
+
+from nuclens.core.errors import ClusterFault, DataError, InputError, UnreadableImageError  # noqa: E402
+from nuclens.core.plan import instruction_class  # noqa: E402
+from nuclens.core.slides import open_image  # noqa: E402
+from nuclens.core.types import Progress  # noqa: E402
+from nuclens.jobs.batch import BatchOptions, segment_files  # noqa: E402
+from nuclens.jobs.bench import Bench, Order, Terms, Tool, terms_of  # noqa: E402
+from nuclens.jobs.results import JOURNAL  # noqa: E402
+
+Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
+FILES = ("instances.csv", "instances.geojson", "instances.parquet")
+FORMATS = ("csv", "geojson", "geoparquet")
+TILES = 108
+
+pytestmark = [pytest.mark.slow, pytest.mark.enable_socket]
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory, paint: Paint) -> Path:
+    """A tiled picture of 108 tiles of 64 pixels."""
+    discs = [(row, column, 6 + (row + column) % 7) for row in range(20, 560, 40) for column in range(25, 700, 50)]
+    path = tmp_path_factory.mktemp("slides") / "a slide with µ.tif"
+    tifffile.imwrite(path, paint(570, 710, discs), tile=(128, 128), compression="deflate")
+    return path
+
+
+@pytest.fixture(scope="module")
+def options(painted_model: Path) -> BatchOptions:
+    return BatchOptions(model=str(painted_model), mpp=0.25, formats=FORMATS, tile_px=64, threads=2)
+
+
+@pytest.fixture(scope="module")
+def whole(slide: Path, tmp_path_factory: pytest.TempPathFactory, options: BatchOptions) -> dict[str, bytes]:
+    """Files of a run on this machine alone."""
+    out = tmp_path_factory.mktemp("whole")
+    [outcome] = segment_files([slide], out, options)
+    assert outcome.record["nuclei"] > 150
+    return files(out / slide.stem)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def blocks(folder: Path) -> int:
+    return len(list((folder / JOURNAL / "blocks").glob("[0-9]*.arrow")))
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.01)
+
+
+class Watch(SchedulerPlugin):  # type: ignore[misc]
+    """Counts tiles that workers were given, and may slow down how fast they are."""
+
+    def __init__(self) -> None:
+        self.begun = self.done = 0
+
+    def transition(self, key: str, start: str, finish: str, *_: Any, **__: Any) -> None:
+        if str(key).startswith("nuclens-"):
+            self.begun += finish == "processing"
+            self.done += (start, finish) == ("processing", "memory")
+
+
+@contextmanager
+def crowd(workers: int = 2, **settings: Any) -> Iterator[Any]:
+    """A cluster of processes on this machine, each of one thread, that others may use by its address."""
+    settings |= {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 100}
+    cluster = distributed.LocalCluster(workers, **settings)
+    with closing(cluster):
+        yield cluster
+
+
+@contextmanager
+def started(*command: str, ready: str) -> Iterator[subprocess.Popen[str]]:
+    """A program of Dask's that has said that it is ready, and is killed at the end."""
+    words = [sys.executable, "-m", "dask", *command]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stderr is not None
+        assert any(ready in line for line in process.stderr), f"{command[0]} ended before it was ready"
+        yield process
+    finally:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
+        process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
+
+
+def test_local_workers_give_the_same_bytes(
+    slide: Path, tmp_path: Path, options: BatchOptions, whole: dict[str, bytes]
+) -> None:
+    """Of several pictures, one of which cannot be opened; and what was begun alone is ended together."""
+    broken = tmp_path / "broken.tif"
+    broken.write_bytes(b"II*\0")
+    seen: list[Progress] = []
+    outcomes = segment_files([broken, slide], tmp_path / "out", replace(options, scheduler="local:2"), seen.append)
+    assert isinstance(outcomes[0].error, UnreadableImageError)
+    assert outcomes[1].error is None
+    assert files(tmp_path / "out" / slide.stem) == whole
+    assert seen[-1].done == seen[-1].total == TILES
+    assert outcomes[1].record["plan"]["instructions"] == instruction_class()
+    assert outcomes[1].record["effort"]["core_seconds"]["decode"] > 0
+
+
+def test_workers_killed_at_random(slide: Path, tmp_path: Path, options: BatchOptions, whole: dict[str, bytes]) -> None:
+    """Each death costs no more than what was under way, and no byte."""
+    chance, watch, folder = random.Random(3), Watch(), tmp_path / "out" / slide.stem
+    goals = sorted(chance.sample(range(5, 80), 5))
+    killed: list[int] = []
+
+    def kill_one(progress: Progress) -> None:
+        if goals and progress.done >= goals[0]:
+            goals.pop(0)
+            processes = [worker.process.pid for worker in cluster.workers.values() if worker.process.pid]
+            if processes:
+                killed.append(chance.choice(processes))
+                psutil.Process(killed[-1]).send_signal(signal.SIGKILL)
+
+    with crowd() as cluster:
+        cluster.scheduler.add_plugin(watch)
+        [outcome] = segment_files(
+            [slide], tmp_path / "out", replace(options, scheduler=cluster.scheduler_address), kill_one
+        )
+    assert outcome.error is None
+    assert len(killed) >= 4
+    assert files(folder) == whole
+    # Two workers of one thread have at most four tiles between them.
+    assert watch.done >= TILES
+    assert watch.begun - TILES <= 4 * len(killed)
+
+
+def test_a_scheduler_that_dies_loses_what_was_under_way(
+    slide: Path, tmp_path: Path, painted_model: Path, whole: dict[str, bytes]
+) -> None:
+    """Scheduler and workers are at other addresses than the run, and talk by TCP."""
+    out = tmp_path / "out"
+    folder, address = out / slide.stem, "tcp://127.0.0.2:28786"
+    command = [sys.executable, "-m", "nuclens", "segment", str(slide), "--out", str(out), "--mpp", "0.25"]
+    command += ["--model", str(painted_model), "--tile-size", "64", "--formats", *FORMATS, "--scheduler", address]
+    scheduler = ("scheduler", "--host", "127.0.0.2", "--port", "28786", "--no-dashboard")
+    worker = ("worker", address, "--host", "127.0.0.3", "--nthreads", "1", "--no-dashboard", "--death-timeout", "60")
+    with started(*scheduler, ready="Scheduler at") as first, started(*worker, ready="Registered to"):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        until(lambda: blocks(folder) >= 10 or process.poll() is not None)
+        first.kill()
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == ClusterFault.exit_code
+        assert said.count("\n") == 1
+        assert "the scheduler is gone; finished tiles are kept" in said
+        kept = blocks(folder)
+        assert 10 <= kept < TILES
+        assert not (folder / "run.json").exists()
+    with started(*scheduler, ready="Scheduler at"), started(*worker, ready="Registered to"):
+        assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    assert files(folder) == whole
+    log = (out / "nuclens.log").read_text(encoding="utf-8")
+    assert [int(count) for count in re.findall(r"tiles, (\d+) of them done before", log)] == [0, kept]
+
+
+def test_workers_that_round_otherwise_are_refused(
+    slide: Path,
+    tmp_path: Path,
+    options: BatchOptions,
+    whole: dict[str, bytes],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They stand idle, and are named, unless the user says that it does not matter."""
+    other = tmp_path / "other.py"
+    other.write_text("import nuclens.engines.openvino as engine\nengine.instruction_class = lambda: 'abacus'\n")
+    with crowd() as cluster:
+        address = cluster.scheduler_address
+        worker = ("worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny", "--preload", str(other))
+        with started(*worker, ready="Registered to"):
+            until(lambda: len(cluster.scheduler.workers) == 3)
+            [outcome] = segment_files([slide], tmp_path / "out", replace(options, scheduler=address))
+            assert outcome.error is None
+            assert outcome.record["plan"]["instructions"] == instruction_class()
+            assert files(tmp_path / "out" / slide.stem) == whole
+            [line] = [record.message for record in caplog.records if "is refused" in record.message]
+            assert f"processor abacus and not {instruction_class()}" in line
+            mixed = replace(options, scheduler=address, mixed=True)
+            [outcome] = segment_files([slide], tmp_path / "mixed", mixed)
+            assert outcome.record["plan"]["instructions"] == "mixed"
+            assert outcome.record["nuclei"] > 150
+
+
+def test_a_tile_that_kills_its_workers_ends_its_picture(slide: Path, tmp_path: Path, options: BatchOptions) -> None:
+    """Not the cluster, nor the others."""
+    deadly = tmp_path / "deadly.py"
+    deadly.write_text(
+        "import os\nimport nuclens.jobs.bench as bench\n_tile = bench.Bench.tile\n"
+        "def tile(self, order, tile):\n"
+        "    if order.name.endswith('bad.tif') and tile.index == 7: os._exit(1)\n"
+        "    return _tile(self, order, tile)\n"
+        "bench.Bench.tile = tile\n"
+    )
+    bad = tmp_path / "bad.tif"
+    bad.write_bytes(slide.read_bytes())
+    import dask
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        crowd(preload=[str(deadly)]) as cluster,
+    ):
+        outcomes = segment_files([bad, slide], tmp_path / "out", replace(options, scheduler=cluster.scheduler_address))
+    assert isinstance(outcomes[0].error, ClusterFault)
+    assert str(outcomes[0].error).startswith(f"{bad}: ")
+    assert "tile 7 died" in str(outcomes[0].error)
+    assert outcomes[1].error is None
+    assert blocks(tmp_path / "out" / "bad") == TILES - 1
+
+
+def test_tiles_that_cannot_be_read_are_left_out_as_without(slide: Path, tmp_path: Path, options: BatchOptions) -> None:
+    damaged = tmp_path / "damaged.tif"
+    data = bytearray(slide.read_bytes())
+    with tifffile.TiffFile(slide) as file:
+        place = file.pages.first.dataoffsets[8]
+    data[place : place + 40] = b"\xff" * 40
+    damaged.write_bytes(data)
+    [alone] = segment_files([damaged], tmp_path / "alone", options)
+    [together] = segment_files([damaged], tmp_path / "together", replace(options, scheduler="local:1"))
+    assert alone.record["unreadable"] == together.record["unreadable"] != {}
+    assert files(tmp_path / "alone" / "damaged") == files(tmp_path / "together" / "damaged")
+
+
+@pytest.mark.parametrize("scheduler", ["10.0.0.1", "local:0", "local:two"])
+def test_what_is_no_scheduler_is_refused(slide: Path, tmp_path: Path, options: BatchOptions, scheduler: str) -> None:
+    with pytest.raises(InputError, match=r"wanted local, local:N, or an address"):
+        segment_files([slide], tmp_path / "out", replace(options, scheduler=scheduler))
+
+
+def test_a_scheduler_that_is_not_there_is_told(
+    slide: Path, tmp_path: Path, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nuclens.jobs import cluster
+
+    monkeypatch.setattr(cluster, "_ANSWER_S", 1)
+    with pytest.raises(ClusterFault, match=r"^--scheduler tcp://127\.0\.0\.1:9: no answer .*`dask scheduler`$"):
+        segment_files([slide], tmp_path / "out", replace(options, scheduler="tcp://127.0.0.1:9"))
+
+
+def test_a_crew_without_the_model_is_told(slide: Path, tmp_path: Path, options: BatchOptions) -> None:
+    """A model folder that workers do not see, or see another one in."""
+    other = tmp_path / "without.py"
+    other.write_text(
+        "import nuclens.jobs.bench as bench\nfrom nuclens.core.errors import InputError\n"
+        "def load(self, threads): raise InputError('model m: no such folder')\nbench.Tool.load = load\n"
+    )
+    with closing(
+        distributed.LocalCluster(
+            1, threads_per_worker=1, dashboard_address=None, silence_logs=100, preload=[str(other)]
+        )
+    ) as cluster:
+        address = cluster.scheduler_address
+        with pytest.raises(ClusterFault, match=r"no worker can do these tiles: tcp://.*: model m: no such folder"):
+            segment_files([slide], tmp_path / "out", replace(options, scheduler=address))
+
+
+def test_a_picture_that_is_another_on_the_worker_is_refused(slide: Path, painted_model: Path) -> None:
+    tool = Tool(str(painted_model), "openvino", "", 64)
+    segmenter = tool.load(1)
+    with closing(open_image(slide)) as opened:
+        picture = segmenter.picture("a", opened, 0.25)
+    order = Order(str(slide), picture.plan, picture.frame, ((570, 711),))
+    bench = Bench(tool, terms_of(segmenter))
+
+    class Worker:
+        address, status = "here", None
+
+        class State:
+            nthreads = 1
+
+        state = State()
+
+        async def set_resources(self, **resources: float) -> None:
+            assert resources == {bench.name: 1}
+
+    import asyncio
+
+    asyncio.run(bench.setup(Worker()))
+    with pytest.raises(DataError, match=r"has levels of .*wanted the same file under the same path"):
+        bench.tile(order, picture.tiles[0])
+    bench.teardown(Worker())
+
+
+def test_terms_tell_what_differs() -> None:
+    own = Terms("1.0", "openvino 1", "abc", "avx2")
+    assert own.differences(own) == ""
+    assert own.differences(replace(own, nuclens="0.9")) == "nuclens 0.9 and not 1.0"
+    assert own.differences(replace(own, processor="sse")) == "processor sse and not avx2"
+    assert replace(own, processor="").differences(replace(own, processor="sse")) == ""
