@@ -117,6 +117,14 @@ def started(*command: str, ready: str) -> Iterator[subprocess.Popen[str]]:
             process.stderr.close()
 
 
+def preload(path: Path, *lines: str) -> str:
+    """A file that workers run before anything else; they do so twice."""
+    path.write_text("\n".join(["import nuclens.jobs.bench as bench", "if not hasattr(bench, 'changed'):"]))
+    with path.open("a") as file:
+        file.write("".join(f"\n    {line}" for line in (*lines, "bench.changed = True")))
+    return str(path)
+
+
 def test_local_workers_give_the_same_bytes(
     slide: Path, tmp_path: Path, options: BatchOptions, whole: dict[str, bytes]
 ) -> None:
@@ -217,13 +225,13 @@ def test_workers_that_round_otherwise_are_refused(
 
 def test_a_tile_that_kills_its_workers_ends_its_picture(slide: Path, tmp_path: Path, options: BatchOptions) -> None:
     """Not the cluster, nor the others."""
-    deadly = tmp_path / "deadly.py"
-    deadly.write_text(
-        "import os\nimport nuclens.jobs.bench as bench\n_tile = bench.Bench.tile\n"
-        "def tile(self, order, tile):\n"
-        "    if order.name.endswith('bad.tif') and tile.index == 7: os._exit(1)\n"
-        "    return _tile(self, order, tile)\n"
-        "bench.Bench.tile = tile\n"
+    deadly = preload(
+        tmp_path / "deadly.py",
+        "import os",
+        "def tile(self, order, tile, real=bench.Bench.tile):",
+        "    if order.name.endswith('bad.tif') and tile.index == 7: os._exit(1)",
+        "    return real(self, order, tile)",
+        "bench.Bench.tile = tile",
     )
     bad = tmp_path / "bad.tif"
     bad.write_bytes(slide.read_bytes())
@@ -231,14 +239,14 @@ def test_a_tile_that_kills_its_workers_ends_its_picture(slide: Path, tmp_path: P
 
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        crowd(preload=[str(deadly)]) as cluster,
+        crowd(preload=[deadly]) as cluster,
     ):
         outcomes = segment_files([bad, slide], tmp_path / "out", replace(options, scheduler=cluster.scheduler_address))
     assert isinstance(outcomes[0].error, ClusterFault)
     assert str(outcomes[0].error).startswith(f"{bad}: ")
     assert "tile 7 died" in str(outcomes[0].error)
     assert outcomes[1].error is None
-    assert blocks(tmp_path / "out" / "bad") == TILES - 1
+    assert 0 < blocks(tmp_path / "out" / "bad") < TILES
 
 
 def test_tiles_that_cannot_be_read_are_left_out_as_without(slide: Path, tmp_path: Path, options: BatchOptions) -> None:
@@ -272,19 +280,27 @@ def test_a_scheduler_that_is_not_there_is_told(
 
 def test_a_crew_without_the_model_is_told(slide: Path, tmp_path: Path, options: BatchOptions) -> None:
     """A model folder that workers do not see, or see another one in."""
-    other = tmp_path / "without.py"
-    other.write_text(
-        "import nuclens.jobs.bench as bench\nfrom nuclens.core.errors import InputError\n"
-        "def load(self, threads): raise InputError('model m: no such folder')\nbench.Tool.load = load\n"
+    other = preload(
+        tmp_path / "without.py",
+        "from nuclens.core.errors import InputError",
+        "def load(self, threads): raise InputError('model m: no such folder')",
+        "bench.Tool.load = load",
     )
-    with closing(
-        distributed.LocalCluster(
-            1, threads_per_worker=1, dashboard_address=None, silence_logs=100, preload=[str(other)]
-        )
-    ) as cluster:
+    with crowd(1, preload=[other]) as cluster:
         address = cluster.scheduler_address
         with pytest.raises(ClusterFault, match=r"no worker can do these tiles: tcp://.*: model m: no such folder"):
             segment_files([slide], tmp_path / "out", replace(options, scheduler=address))
+
+
+def test_a_bug_ends_the_run(slide: Path, tmp_path: Path, options: BatchOptions) -> None:
+    """It is no fault of a picture, and nothing waits for what will not come."""
+    faulty = preload(
+        tmp_path / "faulty.py",
+        "def tile(self, order, tile): raise ZeroDivisionError('a bug')",
+        "bench.Bench.tile = tile",
+    )
+    with crowd(1, preload=[faulty]) as cluster, pytest.raises(ZeroDivisionError, match="a bug"):
+        segment_files([slide], tmp_path / "out", replace(options, scheduler=cluster.scheduler_address))
 
 
 def test_a_picture_that_is_another_on_the_worker_is_refused(slide: Path, painted_model: Path) -> None:

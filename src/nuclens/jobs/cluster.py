@@ -142,9 +142,11 @@ def run_on(
     desk = _Desk(crew, report)
     jobs: deque[_Job[R]] = deque()
     with (
+        ExitStack() as stack,
         ThreadPoolExecutor(_FINISHING, "nuclens-finish") as pool,
         closing(ahead(_orders(pictures), 2)) as items,
     ):
+        stack.callback(_let_go, jobs)
         for picture, tile in items:
             if not jobs or jobs[-1].sent:
                 jobs.append(_Job(picture, partial(_finished, picture, finish)))
@@ -224,6 +226,13 @@ def _results(jobs: deque[_Job[R]], pool: ThreadPoolExecutor, *, wait: bool = Fal
     while jobs and (result := jobs[0].result) is not None and (wait or result.done()):
         jobs.popleft()
         yield result.result()
+
+
+def _let_go(jobs: Iterable[_Job[Any]]) -> None:
+    """Close the pictures of jobs that will not be finished."""
+    for job in jobs:
+        if isinstance(job.picture, Picture):
+            job.picture.slide.close()
 
 
 class _Desk:

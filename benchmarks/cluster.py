@@ -1,0 +1,189 @@
+"""Measures tiles done by other processes: what the scheduler costs, and what killed workers cost.
+
+    python benchmarks/cluster.py ../shared/data [--only overhead kills namespaces] [--repeats 4]
+
+`overhead`: a slide of `--repeats` x `--repeats` copies of a region, segmented by one process of two threads and by two
+workers of one thread, in turn, twice; core-seconds of all processes, start-up included, and whether the files are equal.
+`kills`: the region in tiles of 512 pixels by two workers, one of which is killed (`kill -9`) twenty times at random
+moments, until the run has ended; tiles that were given out more than once are what was lost. `namespaces` (as root, on
+Linux): scheduler, workers and run in three network namespaces that only a bridge joins. Writes docs/results/cluster.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import made_slide  # type: ignore[import-not-found]  # lies beside this file
+from overhead import one_core_rate  # type: ignore[import-not-found]
+
+SAVED = Path(__file__).parent.parent / "docs" / "results" / "cluster.json"
+REGION = "slides/tcga-v5-a7re-region.tif"
+FORMATS = ("geoparquet", "geojson", "csv")
+PARTS = ("overhead", "kills", "namespaces")
+KILLS = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--repeats", type=int, default=4)
+    arguments = parser.parse_args()
+    found = json.loads(SAVED.read_text(encoding="utf-8")) if SAVED.exists() else {}
+    for part in arguments.only:
+        with tempfile.TemporaryDirectory() as folder:
+            found[part] = globals()[part](arguments.data / REGION, Path(folder), arguments.repeats)
+        SAVED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        print(part, json.dumps(found[part], indent=1))
+
+
+# --- the parts ---
+
+
+def overhead(region: Path, scratch: Path, repeats: int) -> dict[str, Any]:
+    slide = scratch / "made.tif"
+    made_slide.write(region, slide, repeats)
+    rows, results = [], []
+    for turn in range(2):
+        for name, more in (("one process", ()), ("two workers", ("--scheduler", "local:2"))):
+            before, began = children(), time.monotonic()
+            out = scratch / f"{name} {turn}"
+            subprocess.run(command(slide, out, "--threads", "2", *more), check=True)
+            seconds = time.monotonic() - began
+            rows.append({"who": name, "core_s": round(children() - before, 1), "seconds": round(seconds)})
+            results.append(files(out / "made"))
+            record = json.loads((out / "made" / "run.json").read_text(encoding="utf-8"))
+            shutil.rmtree(out)
+    ratios = [rows[k + 1]["core_s"] / rows[k]["core_s"] for k in (0, 2)]
+    return {
+        "mm2": record["mm2"],
+        "nuclei": record["nuclei"],
+        "tiles": record["tiles"],
+        "rate": round(one_core_rate()),
+        "runs": rows,
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        "equal": all(result == results[0] for result in results),
+    }
+
+
+def kills(region: Path, scratch: Path, _: int) -> dict[str, Any]:
+    from distributed import LocalCluster
+    from distributed.diagnostics.plugin import SchedulerPlugin
+
+    from nuclens.jobs.batch import BatchOptions, segment_files
+
+    class Watch(SchedulerPlugin):  # type: ignore[misc]
+        begun = 0
+
+        def transition(self, key: str, start: str, finish: str, *_: Any, **__: Any) -> None:
+            self.begun += str(key).startswith("nuclens-") and finish == "processing"
+
+    options = {"formats": FORMATS, "tile_px": 512}
+    segment_files([region], scratch / "whole", BatchOptions(**options))  # type: ignore[arg-type]
+    whole, watch, chance = files(scratch / "whole" / region.stem), Watch(), random.Random(5)
+    cluster = LocalCluster(2, threads_per_worker=1, dashboard_address=None, silence_logs=100)
+    cluster.scheduler.add_plugin(watch)
+    killed, over = [0], threading.Event()
+
+    def kill() -> None:
+        while killed[0] < KILLS and not over.wait(chance.uniform(1, 5)):
+            alive = [one.process.pid for one in cluster.workers.values() if one.process and one.process.pid]
+            if alive and any((scratch / "killed").rglob("*.arrow")):
+                os.kill(chance.choice(alive), 9)
+                killed[0] += 1
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    options["scheduler"] = cluster.scheduler_address
+    [outcome] = segment_files([region], scratch / "killed", BatchOptions(**options))  # type: ignore[arg-type]
+    over.set()
+    thread.join()
+    cluster.close()
+    return {
+        "kills": killed[0],
+        "tiles": outcome.record["tiles"],
+        "given_again": watch.begun - outcome.record["tiles"],
+        "in_flight": 4,
+        "equal": files(scratch / "killed" / region.stem) == whole,
+    }
+
+
+def namespaces(region: Path, scratch: Path, _: int) -> dict[str, Any]:
+    subprocess.run(command(region, scratch / "alone", "--tile-size", "1024"), check=True)
+    with joined(("sched", "10.87.0.1"), ("work", "10.87.0.2"), ("run", "10.87.0.3")) as inside:
+        dask = (sys.executable, "-m", "dask")
+        background = [
+            subprocess.Popen([*inside("sched"), *dask, "scheduler", "--host", "10.87.0.1", "--no-dashboard"]),
+            subprocess.Popen([*inside("work"), *dask, "worker", "tcp://10.87.0.1:8786", "--nthreads", "1"]),
+        ]
+        try:
+            time.sleep(5)
+            more = ("--tile-size", "1024", "--scheduler", "tcp://10.87.0.1:8786")
+            subprocess.run([*inside("run"), *command(region, scratch / "apart", *more)], check=True)
+        finally:
+            for process in reversed(background):
+                process.terminate()
+                process.wait()
+    return {"equal": files(scratch / "alone" / region.stem) == files(scratch / "apart" / region.stem)}
+
+
+# --- what they share ---
+
+
+def command(slide: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "nuclens", "segment", str(slide), "--out", str(out), "--formats", *FORMATS, *more]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("instances.*"))}
+
+
+def children() -> float:
+    """Core-seconds of all processes that were begun here and have ended, and of those that they began."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+@contextmanager
+def joined(*hosts: tuple[str, str]) -> Iterator[Any]:
+    """Network namespaces with an address each, joined by a bridge; gives what a command in one begins with."""
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True)
+
+    bridge = f"nb{os.getpid()}"
+    ip("link", "add", bridge, "type", "bridge")
+    ip("link", "set", bridge, "up")
+    try:
+        for number, (name, address) in enumerate(hosts):
+            space, inner, outer = f"{bridge}-{name}", f"i{number}-{bridge}", f"o{number}-{bridge}"
+            ip("netns", "add", space)
+            ip("link", "add", outer, "type", "veth", "peer", "name", inner)
+            ip("link", "set", outer, "master", bridge, "up")
+            ip("link", "set", inner, "netns", space)
+            for words in (("addr", "add", f"{address}/24", "dev", inner), ("link", "set", inner, "up")):
+                ip("-n", space, *words)
+            ip("-n", space, "link", "set", "lo", "up")
+        yield lambda name: ["ip", "netns", "exec", f"{bridge}-{name}"]
+    finally:
+        for name, _ in hosts:
+            subprocess.run(["ip", "netns", "del", f"{bridge}-{name}"], check=False)
+        ip("link", "del", bridge)
+
+
+if __name__ == "__main__":
+    main()
