@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import json
-import signal
 import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,11 +31,10 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def nuclens(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+def nuclens(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """The command line inside this process: exit code, standard output, standard error."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
-    pipe = signal.getsignal(signal.SIGPIPE)
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["nuclens", *map(str, arguments)])
@@ -46,8 +44,7 @@ def nuclens(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         assert isinstance(ended.value.code, int)
         return ended.value.code, said.out, said.err
 
-    yield run
-    signal.signal(signal.SIGPIPE, pipe)
+    return run
 
 
 @pytest.fixture
@@ -257,7 +254,6 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(nuclens: Run, monkeypa
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nuclens.jobs.batch.segment_files", raising(ZeroDivisionError("a bug")))
     monkeypatch.setattr(sys, "argv", ["nuclens", "segment", "x.png", "--out", "out"])
-    monkeypatch.setattr(signal, "signal", lambda *args: None)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         cli.main()
 
@@ -269,6 +265,24 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_errors_end_with_their_code(nuclens: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
     monkeypatch.setattr("nuclens.jobs.batch.segment_files", raising(error))
     assert nuclens("segment", "x.png", "--out", "out") == (code, "", f"{error}\n")
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    """As `nuclens data list | head -1`: no traceback, the code that shells give a closed pipe."""
+    command = [
+        sys.executable,
+        "-c",
+        "import time; from nuclens.cli import main; time.sleep(0.2); main()",
+        "data",
+        "list",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == cli.CLOSED
 
 
 def test_the_command_is_installed_and_answers_alone(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from safetensors.torch import save_file  # noqa: E402
 
-from nuclens.core.errors import CheckpointError  # noqa: E402
+from nuclens.core.errors import CheckpointError, InputError, MemoryFault  # noqa: E402
 from nuclens.core.kinds import Kind  # noqa: E402
 from nuclens.core.models import WEIGHTS, open_model  # noqa: E402
 from nuclens.engines.torch import PLUGIN, TorchOptions  # noqa: E402
@@ -72,3 +72,35 @@ def test_a_gpu_gives_the_same_integers_or_their_neighbours(tiny_model: Path, mon
     on_cpu = PLUGIN.load(model, TorchOptions()).run(rgb)
     for name, value in on_cpu.items():
         assert np.abs(on_gpu[name].astype(int) - value).max() <= 1
+
+
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_half_precision_is_near_and_says_so(tiny_model: Path, precision: Any) -> None:
+    """Heads differ from those of single precision, but by little more than the rounding of a factor."""
+    rgb = np.random.default_rng(1).integers(0, 256, (96, 64, 3), dtype=np.uint8)
+    whole, half = (
+        PLUGIN.load(open_model(tiny_model), TorchOptions(threads=1, precision=one)) for one in ("f32", precision)
+    )
+    assert (whole.precision, half.precision) == ("f32", precision)
+    assert whole.processor == half.processor != ""
+    exact, rounded = whole.values(rgb), half.values(rgb)
+    assert any((exact[name] != rounded[name]).any() for name in exact)
+    for name, value in exact.items():
+        assert rounded[name].dtype == np.float32
+        assert np.abs(rounded[name] - value).max() <= 0.02 * max(1, np.abs(value).max())
+
+
+def test_an_unknown_precision_is_refused(tiny_model: Path) -> None:
+    with pytest.raises(InputError, match="--precision f8: torch runs in f32, bf16, f16"):
+        PLUGIN.load(open_model(tiny_model), TorchOptions(precision="f8"))  # type: ignore[arg-type]
+
+
+def test_a_tile_too_large_for_the_card_is_told(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = PLUGIN.load(open_model(tiny_model), TorchOptions(threads=1))
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(runner.network), "forward", full)
+    with pytest.raises(MemoryFault, match=r"a tile of 32 x 48 pixels does not fit .* smaller --tile-size"):
+        runner.run(np.zeros((32, 48, 3), np.uint8))

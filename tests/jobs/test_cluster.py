@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import signal
@@ -206,8 +207,10 @@ def test_workers_that_round_otherwise_are_refused(
     """They stand idle, and are named, unless the user says that it does not matter."""
     other = tmp_path / "other.py"
     other.write_text("import nuclens.engines.openvino as engine\nengine.instruction_class = lambda: 'abacus'\n")
+    file = tmp_path / "scheduler.json"
     with crowd() as cluster:
         address = cluster.scheduler_address
+        file.write_text(json.dumps(cluster.scheduler.identity()))
         worker = ("worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny", "--preload", str(other))
         with started(*worker, ready="Registered to"):
             until(lambda: len(cluster.scheduler.workers) == 3)
@@ -217,7 +220,7 @@ def test_workers_that_round_otherwise_are_refused(
             assert files(tmp_path / "out" / slide.stem) == whole
             [line] = [record.message for record in caplog.records if "is refused" in record.message]
             assert f"processor abacus and not {instruction_class()}" in line
-            mixed = replace(options, scheduler=address, mixed=True)
+            mixed = replace(options, scheduler=str(file), mixed=True)
             [outcome] = segment_files([slide], tmp_path / "mixed", mixed)
             assert outcome.record["plan"]["instructions"] == "mixed"
             assert outcome.record["nuclei"] > 150
@@ -262,9 +265,9 @@ def test_tiles_that_cannot_be_read_are_left_out_as_without(slide: Path, tmp_path
     assert files(tmp_path / "alone" / "damaged") == files(tmp_path / "together" / "damaged")
 
 
-@pytest.mark.parametrize("scheduler", ["10.0.0.1", "local:0", "local:two"])
+@pytest.mark.parametrize("scheduler", ["10.0.0.1", "local:0", "local:two", "absent.json"])
 def test_what_is_no_scheduler_is_refused(slide: Path, tmp_path: Path, options: BatchOptions, scheduler: str) -> None:
-    with pytest.raises(InputError, match=r"wanted local, local:N, or an address"):
+    with pytest.raises(InputError, match=r"wanted local, local:N, an address"):
         segment_files([slide], tmp_path / "out", replace(options, scheduler=scheduler))
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +87,8 @@ def data(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def nuclens(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+def nuclens(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The command line inside this process: its exit code."""
-    pipe = signal.getsignal(signal.SIGPIPE)
 
     def run(*arguments: str | Path) -> int:
         monkeypatch.setattr(sys, "argv", ["nuclens", *map(str, arguments)])
@@ -98,8 +96,7 @@ def nuclens(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
             main()
         return int(ended.value.code or 0)
 
-    yield run
-    signal.signal(signal.SIGPIPE, pipe)
+    return run
 
 
 def write_fold(folder: Path, fold: str, tile: Sample) -> None:

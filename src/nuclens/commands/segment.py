@@ -64,7 +64,7 @@ class How:
         engine: What runs it: openvino, or torch, which uses a GPU if there is one.
         precision: Of its arithmetic, if not the engine's usual one: f32, bf16 or f16 with torch.
         threads: Cores to keep busy; if not given, all that the scheduler or the container allows.
-        scheduler: Have tiles done by other processes: local, local:N, or the address of a Dask scheduler.
+        scheduler: Have tiles done by other processes: local, local:N, or the address or file of a Dask scheduler.
         mixed: Let workers take part whose processors round otherwise than those of most.
     """
 

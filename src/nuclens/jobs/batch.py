@@ -45,8 +45,8 @@ class BatchOptions:
         engine: What runs the model.
         precision: Of its arithmetic; empty for the engine's usual one.
         threads: Cores to keep busy; None means all that the process may use.
-        scheduler: What hands out tiles to other processes: "local", "local:N" or the address of a Dask scheduler; empty
-            for none.
+        scheduler: What hands out tiles to other processes: "local", "local:N", a Dask scheduler's address or its file;
+            empty for none.
         mixed: Whether processors of several classes may take part.
         area: Which part of each input is searched.
     """

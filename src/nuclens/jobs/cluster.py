@@ -94,7 +94,7 @@ def hired(scheduler: str, tool: Tool, segmenter: Segmenter, *, mixed: bool = Fal
     """Workers made ready for a model, until the end of the block; local ones are started, and ended with it.
 
     Args:
-        scheduler: "local", "local:N" for N processes on this machine, or the address of a running scheduler.
+        scheduler: "local", "local:N" for N processes on this machine, or a running one's address or scheduler file.
         tool: What the workers load.
         segmenter: The same, loaded here.
         mixed: Whether workers whose processors round otherwise than those of the others may take part.
@@ -339,10 +339,15 @@ def _client(stack: ExitStack, scheduler: str, threads: int) -> Any:
         )
         stack.enter_context(cluster)
         return stack.enter_context(Client(cluster, security=security))
-    if "://" not in scheduler:
-        raise InputError(f"--scheduler {scheduler}: wanted local, local:N, or an address such as tcp://10.0.0.1:8786")
+    file = Path(scheduler)
+    if "://" not in scheduler and not (file.suffix == ".json" and file.is_file()):
+        raise InputError(
+            f"--scheduler {scheduler}: wanted local, local:N, an address such as tcp://10.0.0.1:8786, or the JSON file "
+            f"that `dask scheduler --scheduler-file` writes"
+        )
     try:
-        return stack.enter_context(Client(scheduler, timeout=_ANSWER_S))
+        where = {"address": scheduler} if "://" in scheduler else {"scheduler_file": scheduler}
+        return stack.enter_context(Client(timeout=_ANSWER_S, **where))
     except (OSError, ValueError) as error:
         line = " ".join(str(error).split())
         raise ClusterFault(
