@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,42 +84,54 @@ def overhead(region: Path, scratch: Path, repeats: int) -> dict[str, Any]:
 
 
 def kills(region: Path, scratch: Path, _: int) -> dict[str, Any]:
+    import psutil
     from distributed import LocalCluster
     from distributed.diagnostics.plugin import SchedulerPlugin
 
+    from nuclens.jobs import cluster
     from nuclens.jobs.batch import BatchOptions, segment_files
 
     class Watch(SchedulerPlugin):  # type: ignore[misc]
-        begun = 0
+        begun = done = 0
 
         def transition(self, key: str, start: str, finish: str, *_: Any, **__: Any) -> None:
-            self.begun += str(key).startswith("nuclens-") and finish == "processing"
+            if str(key).startswith("nuclens-"):
+                self.begun += finish == "processing"
+                self.done += (start, finish) == ("processing", "memory")
 
-    options = {"formats": FORMATS, "tile_px": 512}
-    segment_files([region], scratch / "whole", BatchOptions(**options))  # type: ignore[arg-type]
+    class Watched(LocalCluster):  # type: ignore[misc]
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.scheduler.add_plugin(watch)
+
+    options = BatchOptions(formats=FORMATS, tile_px=512)
+    segment_files([region], scratch / "whole", options)
     whole, watch, chance = files(scratch / "whole" / region.stem), Watch(), random.Random(5)
-    cluster = LocalCluster(2, threads_per_worker=1, dashboard_address=None, silence_logs=100)
-    cluster.scheduler.add_plugin(watch)
-    killed, over = [0], threading.Event()
+    killed: list[int] = []
+    over = threading.Event()
 
     def kill() -> None:
-        while killed[0] < KILLS and not over.wait(chance.uniform(1, 5)):
-            alive = [one.process.pid for one in cluster.workers.values() if one.process and one.process.pid]
-            if alive and any((scratch / "killed").rglob("*.arrow")):
-                os.kill(chance.choice(alive), 9)
-                killed[0] += 1
+        # Whenever a few tiles were done, so that the run gets on; workers that have only just begun are killed too.
+        goal = 3
+        while len(killed) < KILLS and not over.wait(chance.uniform(0, 0.5)):
+            workers = [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
+            if workers and watch.done >= goal:
+                chance.choice(workers).kill()
+                killed.append(watch.done)
+                goal = watch.done + chance.randrange(1, 8)
 
+    setattr(cluster, "LocalCluster", Watched)  # noqa: B010 - which is not ours to export
     thread = threading.Thread(target=kill)
     thread.start()
-    options["scheduler"] = cluster.scheduler_address
-    [outcome] = segment_files([region], scratch / "killed", BatchOptions(**options))  # type: ignore[arg-type]
+    [outcome] = segment_files([region], scratch / "killed", replace(options, scheduler="local:2"))
     over.set()
     thread.join()
-    cluster.close()
     return {
-        "kills": killed[0],
+        "kills": len(killed),
         "tiles": outcome.record["tiles"],
+        "after": killed,
         "given_again": watch.begun - outcome.record["tiles"],
+        "done_again": watch.done - outcome.record["tiles"],
         "in_flight": 4,
         "equal": files(scratch / "killed" / region.stem) == whole,
     }

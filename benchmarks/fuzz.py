@@ -5,8 +5,8 @@
 For every reader and every format that is read, sound files (real ones where there are, else made) are changed at
 random: bytes, numbers, pieces lost, doubled or swapped, also within what is compressed. A process of its own reads each
 and tells what is no `NuclensError` of one line that begins with the path, takes more than 20 s or 2 GB, writes,
-connects or starts a program. Findings are kept as files in --out, with the seed that makes them again. Writes fuzz.json in
-docs/results.
+connects or starts a program. Findings are kept as files in --out, with the seed that makes them again. Writes
+fuzz.json in docs/results.
 """
 
 from __future__ import annotations

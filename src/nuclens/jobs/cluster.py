@@ -50,8 +50,9 @@ _ANSWER_S = 10
 _PATIENCE_S = 600  # for the first worker: one that a queue of jobs has to start may take its time
 _MUTE = logging.CRITICAL + 1
 _LOOK_S = 2.0  # between looks at who is there
-# The profile of every worker, taken a hundred times a second, costs more than the scheduler does.
-_SETTINGS = {"distributed.worker.profile.enabled": False}
+# The profile of every worker, taken a hundred times a second, costs more than the scheduler does. On a machine under load
+# a worker that was killed needs a while to be back; another is begun after that.
+_SETTINGS = {"distributed.worker.profile.enabled": False, "distributed.deploy.lost-worker-timeout": "30s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +339,8 @@ def _client(stack: ExitStack, scheduler: str, threads: int) -> Any:
             protocol="tls",
         )
         stack.enter_context(cluster)
+        # One that dies while it starts is not started again otherwise.
+        cluster.adapt(minimum=workers, maximum=workers)
         return stack.enter_context(Client(cluster, security=security))
     file = Path(scheduler)
     if "://" not in scheduler and not (file.suffix == ".json" and file.is_file()):
