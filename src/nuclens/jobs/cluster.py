@@ -50,8 +50,8 @@ _ANSWER_S = 10
 _PATIENCE_S = 600  # for the first worker: one that a queue of jobs has to start may take its time
 _MUTE = logging.CRITICAL + 1
 _LOOK_S = 2.0  # between looks at who is there
-# The profile of every worker, taken a hundred times a second, costs more than the scheduler does. On a machine under load
-# a worker that was killed needs a while to be back; another is begun after that.
+# The profile of every worker, taken a hundred times a second, costs more than the scheduler does. On a loaded machine a
+# worker that was killed needs a while to be back; another is begun after that.
 _SETTINGS = {"distributed.worker.profile.enabled": False, "distributed.deploy.lost-worker-timeout": "30s"}
 
 
