@@ -22,7 +22,7 @@ from nuclens.core.errors import CheckpointError, MissingExtraError
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = (
-    *("segment", "demo", "train", "export", "doctor", "check", "data", "evaluate", "models"),
+    *("segment", "status", "cohort", "demo", "train", "export", "doctor", "check", "data", "evaluate", "models"),
     *(f"evaluate {command}" for command in ("compare", "folds", "ceiling")),
     *(f"models {command}" for command in ("list", "info")),
     *(f"data {command}" for command in ("list", "info", "verify", "example", "convert", "preview")),

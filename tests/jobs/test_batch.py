@@ -29,7 +29,8 @@ from nuclens.core.errors import (
 from nuclens.core.files import replacing
 from nuclens.core.types import Progress, read_instances
 from nuclens.jobs import results
-from nuclens.jobs.batch import BatchOptions, Outcome, find_inputs, segment_files
+from nuclens.jobs.batch import BatchOptions, Outcome, find_entries, find_inputs, segment_files
+from nuclens.jobs.marks import list_slides, read_mark
 from nuclens.testing.slides import write_dicom
 
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
@@ -54,6 +55,7 @@ def images(tmp_path: Path, paint: Paint) -> Path:
 def save(path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), rgb[..., ::-1])
+    os.utime(path, (1e9, 1e9))  # one that changed just now is read again to be sure
     return path
 
 
@@ -137,7 +139,7 @@ def test_every_picture_gets_its_folder(images: Path, tmp_path: Path, options: Ba
     outcomes = segment_files([images], out, varied(options, formats=()))
     assert [outcome.path.name for outcome in outcomes] == ["a.png", "b.png", "c.png"]
     assert [outcome.record["nuclei"] for outcome in outcomes] == [1, 2, 3]
-    assert {path.name for path in out.iterdir()} == {"a", "b", "c", "summary.csv"}
+    assert {path.name for path in out.iterdir()} == {"a", "b", "c", "slides.json", "summary.csv"}
     for number, outcome in enumerate(outcomes, start=1):
         folder = out / outcome.path.stem
         assert {path.name for path in folder.iterdir()} == {*FILES, "run.json"}
@@ -318,7 +320,8 @@ def test_a_broken_input_fails_alone(images: Path, tmp_path: Path, options: Batch
     assert [row["status"] for row in rows] == ["done", "failed", "done", "failed"]
     assert rows[1]["message"] == str(outcomes[1].error)
     assert rows[1]["nuclei"] == ""
-    assert not (tmp_path / "out" / "b").exists()
+    assert [path.name for path in (tmp_path / "out" / "b").iterdir()] == ["failed.json"]
+    assert read_mark(tmp_path / "out" / "b" / "failed.json")["message"] == str(outcomes[1].error)
 
 
 def test_an_input_without_mpp_fails_alone(images: Path, tmp_path: Path, options: BatchOptions) -> None:
@@ -360,6 +363,8 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_full_disk_fails_what_meets_it(
     images: Path, tmp_path: Path, options: BatchOptions, full_disk: list[int]
 ) -> None:
+    (tmp_path / "out").mkdir()
+    list_slides(tmp_path / "out", find_entries([images]))
     full_disk[0] = 1
     outcomes = segment_files([images], tmp_path / "out", options)
     [(name, text)] = failed(outcomes).items()
@@ -367,9 +372,18 @@ def test_a_full_disk_fails_what_meets_it(
     assert text == f"{file}: the disk is full; free some space, then run again"
     assert {outcome.error.exit_code for outcome in outcomes if outcome.error} == {4}
     folder = tmp_path / "out" / Path(name).stem
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == ["failed.json"]
     full_disk[0] = 0
     assert failed(segment_files([images], tmp_path / "out", options)) == {}
+    assert {path.name for path in folder.iterdir()} == {"instances.csv", "run.json"}
+
+
+def test_a_full_disk_is_told_before_any_work(
+    images: Path, tmp_path: Path, options: BatchOptions, full_disk: list[int]
+) -> None:
+    full_disk[0] = 1
+    with pytest.raises(OutputError, match=r"slides\.json: the disk is full; free some space, then run again"):
+        segment_files([images], tmp_path / "out", options)
 
 
 def test_a_picture_whose_rewrite_failed_keeps_its_old_result(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -23,6 +24,7 @@ from nuclens.core.machine import bytes_read, peak_memory
 from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import AREA, Frame, Instances, concatenate
 from nuclens.jobs.journal import DiskJournal
+from nuclens.jobs.marks import clear_failure, write_mark
 from nuclens.jobs.pictures import PLAIN_PIXELS, Picture, is_slide
 from nuclens.jobs.segment import Segmenter
 from nuclens.jobs.summary import census_of, write_summary
@@ -36,9 +38,24 @@ USUAL_SLIDE = ("csv", "geojson", "geoparquet", SUMMARY)
 DONE = "run.json"
 JOURNAL = "journal"
 HALF_WRITTEN = ".????????-*"  # what a killed process leaves of `replacing`
-_NEXT = ".next"  # files of a result that is not complete
+NEXT = ".next"  # files of a result that is not complete
 USUAL_AREA_UM2 = 20.0  # pooled medians of annotated nuclei: MoNuSeg 19 and 25, TNBC 21, CoNSeP 13
 PLAUSIBLE_AREA_UM2 = (12.0, 250.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the results of one picture go, and what its record says of how it was asked for.
+
+    Attributes:
+        name: Of the folder.
+        request: What the results depend on besides the picture.
+        stamp: Of the picture's files, so that a later run need not read them; None where it must.
+    """
+
+    name: str
+    request: dict[str, Any]
+    stamp: list[list[int]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +67,14 @@ class Results:
         out: Where the folders are.
         request: What they were made with; the record repeats it.
         formats: Names of formats, "overlay" and "summary"; none means the usual ones.
+        places: By name of picture; of others the folder is called like the file.
     """
 
     segmenter: Segmenter
     out: Path
     request: dict[str, Any]
     formats: tuple[str, ...]
+    places: Mapping[str, Place] = field(default_factory=dict)
 
     def __call__(self, picture: Picture) -> dict[str, Any]:
         """Write the files of one picture, put them in the place of older ones, and write the record, which is returned.
@@ -65,8 +84,8 @@ class Results:
         Raises:
             OutputError: A file cannot be written; what was in the folder before is untouched then.
         """
-        folder = self.out / Path(picture.name).stem
-        staging = folder / _NEXT
+        folder = self.out / self._place(picture).name
+        staging = folder / NEXT
         prepare(folder, HALF_WRITTEN)
         shutil.rmtree(staging, ignore_errors=True)
         prepare(staging)
@@ -81,11 +100,14 @@ class Results:
             _put_in_place(staging, folder, files)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        with replacing(folder / DONE) as path:
-            path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_mark(folder / DONE, record)
+        clear_failure(folder)
         if isinstance(picture.journal, DiskJournal):
             picture.journal.discard()
         return record
+
+    def _place(self, picture: Picture) -> Place:
+        return self.places.get(picture.name) or Place(Path(picture.name).stem, self.request)
 
     def _files(self, staging: Path, picture: Picture, census: Census) -> tuple[list[str], list[str]]:
         """Names of the files that were written, and why others were not."""
@@ -130,6 +152,7 @@ class Results:
 
     def _record(self, picture: Picture, census: Census) -> dict[str, Any]:
         counted = census.result(picture.mm2 if picture.plan.mpp else None)
+        place = self._place(picture)
         median, nuclei = counted["measurements"].get(AREA, {}).get("median"), counted["nuclei"]
         return {
             "nuclens": __version__,
@@ -137,7 +160,8 @@ class Results:
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "plan_digest": picture.plan.digest,
             "plan": json.loads(picture.plan.to_json()),
-            "request": self.request | {"image": picture.plan.image},
+            "request": place.request | {"image": picture.plan.image},
+            "stamp": place.stamp,
             "model": self.segmenter.model.card.name,
             "weights_licence": self.segmenter.model.card.license,
             "height": picture.frame.height,
@@ -152,6 +176,7 @@ class Results:
             "unreadable": picture.unread(),
             "warnings": _warnings(picture, median, nuclei),
             "effort": _effort(picture),
+            "counts": counted,
         }
 
 
