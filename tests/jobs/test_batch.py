@@ -27,10 +27,11 @@ from nuclens.core.errors import (
     UnreadableImageError,
 )
 from nuclens.core.files import replacing
+from nuclens.core.slides import file_digest
 from nuclens.core.types import Progress, read_instances
-from nuclens.jobs import results
+from nuclens.jobs import batch, results
 from nuclens.jobs.batch import BatchOptions, Outcome, find_entries, find_inputs, segment_files
-from nuclens.jobs.marks import list_slides, read_mark
+from nuclens.jobs.marks import list_slides, read_mark, write_mark
 from nuclens.testing.slides import write_dicom
 
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
@@ -305,6 +306,74 @@ def test_a_broken_record_counts_as_not_done(images: Path, tmp_path: Path, option
     [outcome] = segment_files([images / "a.png"], tmp_path / "out", options)
     assert not outcome.skipped
     assert outcome.record["nuclei"] == 1
+
+
+# --- what is read again ---
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that were read only to see whether they are still the same."""
+    seen: list[str] = []
+
+    def watched(path: Path, *parts: Path) -> str:
+        seen.append(path.name)
+        return file_digest(path, *parts)
+
+    monkeypatch.setattr(batch, "file_digest", watched)
+    return seen
+
+
+def test_files_that_did_not_change_are_not_read(
+    images: Path, tmp_path: Path, options: BatchOptions, reads: list[str]
+) -> None:
+    out = tmp_path / "out"
+    segment_files([images], out, options)
+    assert [outcome.skipped for outcome in segment_files([images], out, options)] == [True] * 3
+    assert reads == []
+
+
+def test_a_file_that_was_only_touched_is_read_once(
+    images: Path, tmp_path: Path, options: BatchOptions, reads: list[str]
+) -> None:
+    out = tmp_path / "out"
+    segment_files([images], out, options)
+    os.utime(images / "b.png", (5e8, 5e8))
+    for _ in range(2):
+        assert [outcome.skipped for outcome in segment_files([images], out, options)] == [True] * 3
+    assert reads == ["b.png"]
+
+
+def test_a_file_that_changed_just_now_is_read_again(
+    images: Path, tmp_path: Path, options: BatchOptions, reads: list[str]
+) -> None:
+    os.utime(images / "b.png")
+    [outcome] = segment_files([images / "b.png"], tmp_path / "out", options)
+    assert outcome.record["stamp"] is None
+    assert segment_files([images / "b.png"], tmp_path / "out", options)[0].skipped
+    assert reads == ["b.png"]
+
+
+def test_other_pixels_of_the_same_size_are_noticed(images: Path, tmp_path: Path, options: BatchOptions) -> None:
+    path = images / "a.bmp"
+    cv2.imwrite(str(path), np.full((64, 64, 3), 255, np.uint8))
+    segment_files([path], tmp_path / "out", options)
+    size = path.stat().st_size
+    cv2.imwrite(str(path), np.full((64, 64, 3), 250, np.uint8))
+    assert path.stat().st_size == size
+    [again] = segment_files([path], tmp_path / "out", options)
+    assert "was made with another image;" in str(again.error)
+
+
+def test_a_record_from_before_stamps_is_still_good(
+    images: Path, tmp_path: Path, options: BatchOptions, reads: list[str]
+) -> None:
+    [outcome] = segment_files([images / "a.png"], tmp_path / "out", options)
+    mark = tmp_path / "out" / "a" / "run.json"
+    write_mark(mark, {key: value for key, value in outcome.record.items() if key != "stamp"})
+    assert segment_files([images / "a.png"], tmp_path / "out", options)[0].skipped
+    assert reads == ["a.png"]
+    assert read_mark(mark)["stamp"] == outcome.record["stamp"]
 
 
 # --- what goes wrong ---
