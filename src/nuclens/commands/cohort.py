@@ -45,7 +45,7 @@ def status(out: Path, /, *, as_json: Annotated[bool, JSON] = False) -> int:
 
 
 def _remark(slide: SlideStatus) -> str:
-    if slide.state == "stopped" and slide.quiet_s is not None:
+    if slide.state in ("stopped", "waiting") and slide.tiles_done and slide.quiet_s is not None:
         return f"nothing new for {_duration(slide.quiet_s)}"
     if slide.state == "running" and slide.tiles == slide.tiles_done:
         return "writing results"
@@ -56,7 +56,9 @@ def _foot(found: Status) -> str:
     counts = Counter[str](slide.state for slide in found.slides)
     states = ", ".join(f"{counts[state]:,} {state}" for state in _STATES if state in counts)
     nuclei = sum(slide.nuclei for slide in found.slides)
-    said = f"{len(found.slides):,} slide{'' if len(found.slides) == 1 else 's'}: {states}; {nuclei:,} nuclei"
+    tiles, known = sum(slide.tiles_done for slide in found.slides), sum(slide.tiles or 0 for slide in found.slides)
+    number = f"{len(found.slides):,} slide{'' if len(found.slides) == 1 else 's'}"
+    said = f"{number}: {states}; {tiles:,} of {known:,} tiles of those opened; {nuclei:,} nuclei"
     if counts.keys() <= {"done", "failed"}:
         return f"{said}; run the same command again to try what failed" if "failed" in counts else said
     if not found.alive:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,8 @@ class SlideStatus:
     Attributes:
         name: Of its folder.
         path: The input.
-        state: "stopped" is one that was begun and of which nothing has been written for long.
+        state: "running" has tiles and still gets some; what was begun and gets none is "waiting" while others do, and
+            "stopped" where nothing has been written for long.
         tiles_done: Of its tiles.
         tiles: How many it has; None where it was not opened yet.
         nuclei: Found so far.
@@ -100,7 +101,9 @@ def status_of(out: Path, now: float | None = None) -> Status:
         0.0, now - max([*(one.moved for one in seen), *_times([out / LISTED, *out.glob("*.log")])], default=0.0)
     )
     alive = quiet <= _patience([moment for moment, _ in times])
-    slides = tuple(one.status for one in seen)
+    # Slides are opened ahead of their turn, and some were begun by a run that ended.
+    idle: State = "waiting" if alive else "stopped"
+    slides = tuple(replace(one.status, state=idle) if one.status.state == "stopped" else one.status for one in seen)
     left = _seconds_left(slides, _pace(times)) if alive else None
     return Status(slides, alive, left, quiet)
 
@@ -121,7 +124,8 @@ def _look(folder: Path, entry: Entry, now: float) -> _Seen:
         done = int(record["tiles"])
         status = SlideStatus(entry.name, str(entry.path), "done", done, done, int(record["nuclei"]))
         return _Seen(status, ((ended, done),), ended)
-    state, reason = _unfinished(failure, folder, moved, now - moved > _patience(moments))
+    idle = not moments or now - moved > _patience(moments)
+    state, reason = _unfinished(failure, folder, moved, idle)
     pace = _pace([(moment, 1) for moment in moments])
     left = None
     if state == "running" and tiles and pace is not None:
@@ -132,14 +136,14 @@ def _look(folder: Path, entry: Entry, now: float) -> _Seen:
     return _Seen(status, tuple((moment, 1) for moment in moments), moved)
 
 
-def _unfinished(failure: dict[str, Any], folder: Path, moved: float, quiet: bool) -> tuple[State, str]:
+def _unfinished(failure: dict[str, Any], folder: Path, moved: float, idle: bool) -> tuple[State, str]:
     """State of a slide without a record that counts, and why it failed."""
     [failed] = _times([folder / FAILED]) or [0.0]
     if failure and failed >= moved:
         return "failed", str(failure.get("message", ""))
     if not moved:
         return "waiting", ""
-    return "stopped" if quiet else "running", ""
+    return "stopped" if idle else "running", ""
 
 
 def _nuclei(block: Path) -> int:
@@ -182,9 +186,9 @@ def _pace(times: Sequence[tuple[float, int]]) -> float | None:
 def _seconds_left(slides: Sequence[SlideStatus], pace: float | None) -> float | None:
     """What all open slides take; those not opened yet count as large as the mean of the others."""
     known = [slide.tiles for slide in slides if slide.tiles is not None]
-    unopened = sum(slide.state == "waiting" for slide in slides)
+    unopened = sum(slide.state == "waiting" and slide.tiles is None for slide in slides)
     if pace is None or (unopened and not known):
         return None
-    left = sum((slide.tiles or 0) - slide.tiles_done for slide in slides if slide.state in ("running", "stopped"))
+    left = sum((slide.tiles or 0) - slide.tiles_done for slide in slides if slide.state in ("running", "waiting"))
     mean = math.fsum(known) / len(known) if known else 0.0
     return pace * (left + unopened * mean)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -122,7 +123,8 @@ def _left(cohort: CohortPage) -> Html:
     ]
     twice = _in_several_groups(cohort)
     if twice:
-        said = f"{twice:,} patients have slides in more than one group: such groups are not independent of each other"
+        who = "1 patient has" if twice == 1 else f"{twice:,} patients have"
+        said = f"{who} slides in more than one group: such groups are not independent of each other"
         lines.insert(0, Html(said))
     if not lines:
         return Html("")
@@ -134,7 +136,7 @@ def _left(cohort: CohortPage) -> Html:
 
 def _in_several_groups(cohort: CohortPage) -> int:
     pairs = {(patient, group) for group, patient, _ in cohort.slides.values() if patient}
-    return len(pairs) - cohort.patients if pairs else 0
+    return sum(number > 1 for number in Counter(patient for patient, _ in pairs).values())
 
 
 def _densities(cohort: CohortPage) -> Html:
