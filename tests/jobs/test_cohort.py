@@ -186,6 +186,16 @@ def test_a_row_that_is_taken_out_is_no_longer_counted(
     assert [entry.name for entry in listed(out)] == ["more", "s00", "s01"]
 
 
+def test_groups_may_change_without_a_slide_being_done_again(
+    cohort: Path, tmp_path: Path, options: BatchOptions
+) -> None:
+    segment_files([cohort], tmp_path / "out", options)
+    cohort.write_text(cohort.read_text("utf-8-sig").replace(";low;", ";middle;"), encoding="utf-8")
+    again = segment_files([cohort], tmp_path / "out", options)
+    assert [outcome.skipped for outcome in again].count(True) == 9
+    assert {row["group"] for row in rows(tmp_path / "out" / "cohort_groups.csv")} == {"high", "middle"}
+
+
 def test_faults_of_the_file_are_told_before_any_work(cohort: Path, tmp_path: Path, options: BatchOptions) -> None:
     cohort.write_text("path,mpp\na.png,x\nb.png,y\n")
     with pytest.raises(InputError, match=r"(?s)line 2, mpp.*line 3, mpp"):

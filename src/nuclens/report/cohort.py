@@ -182,9 +182,18 @@ def _groups(cohort: CohortPage) -> Html:
         for group in cohort.groups:
             found = cohort.estimate(group, quantity, kind)
             value = join(_shown(found.mean, style), " ", tag("small", _span(found, style)))
-            cells = [group, f"{found.units:,}", value, _shown(found.sd, style), _shown(found.pooled, style)]
+            slides = [f"{sum(len(unit.slides) for unit in cohort.of(group)):,}"] if cohort.patients else []
+            cells = [group, *slides, f"{found.units:,}", value, _shown(found.sd, style), _shown(found.pooled, style)]
             rows.append([title if group == cohort.groups[0] else "", *cells])
-    head = ["", cohort.by or "group", cohort.unit, "mean (95 % interval)", "standard deviation", "pooled"]
+    head = [
+        "",
+        cohort.by or "group",
+        *(["slides"] if cohort.patients else []),
+        cohort.unit,
+        "mean (95 % interval)",
+        "standard deviation",
+        "pooled",
+    ]
     said = (
         f"Mean: of {cohort.unit}, each counting once. "
         + ("All slides of a patient in a group are added up first, nuclei and mm² alike. " if cohort.patients else "")
@@ -271,6 +280,6 @@ def _percent(value: float | None) -> str:
 
 def _digits(value: float | None) -> str:
     """As many digits as say something."""
-    if value is None:
-        return "–"
+    if not value:
+        return "–" if value is None else "0"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
