@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 from nuclens.core.errors import (
     CheckpointError,
     InputError,
+    NuclensError,
     OutputError,
     ResolutionError,
     UnknownPluginError,
@@ -32,6 +33,7 @@ from nuclens.core.types import Progress, read_instances
 from nuclens.jobs import batch, results
 from nuclens.jobs.batch import BatchOptions, Outcome, find_entries, find_inputs, segment_files
 from nuclens.jobs.marks import list_slides, read_mark, write_mark
+from nuclens.jobs.segment import run
 from nuclens.testing.slides import write_dicom
 
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
@@ -480,6 +482,20 @@ def test_a_format_that_cannot_hold_the_result_is_left_out(
     [outcome] = segment_files([images / "a.png"], tmp_path / "out", varied(options, formats=("csv", "overlay")))
     assert outcome.record["files"] == ["instances.csv"]
     assert outcome.record["notes"][0].startswith("overlay not written: 90 x 100 pixels")
+
+
+def test_what_another_process_has_done_meanwhile_has_not_failed(
+    images: Path, tmp_path: Path, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disturbed(*arguments: Any) -> Iterator[NuclensError]:
+        for _ in run(*arguments):  # the results are there, but the journal went under our feet
+            yield OutputError("000007.arrow: there is no such folder; create it first")
+
+    monkeypatch.setattr(batch, "run", disturbed)
+    outcomes = segment_files([images], tmp_path / "out", options)
+    assert failed(outcomes) == {}
+    assert [outcome.record["nuclei"] for outcome in outcomes] == [1, 2, 3]
+    assert list(tmp_path.rglob("failed.json")) == []
 
 
 # --- what the result says about itself ---

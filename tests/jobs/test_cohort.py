@@ -186,9 +186,7 @@ def test_a_row_that_is_taken_out_is_no_longer_counted(
     assert [entry.name for entry in listed(out)] == ["more", "s00", "s01"]
 
 
-def test_groups_may_change_without_a_slide_being_done_again(
-    cohort: Path, tmp_path: Path, options: BatchOptions
-) -> None:
+def test_groups_may_change_and_no_slide_is_done_again(cohort: Path, tmp_path: Path, options: BatchOptions) -> None:
     segment_files([cohort], tmp_path / "out", options)
     cohort.write_text(cohort.read_text("utf-8-sig").replace(";low;", ";middle;"), encoding="utf-8")
     again = segment_files([cohort], tmp_path / "out", options)

@@ -160,6 +160,10 @@ def segment_files(
         _log_outcome(outcomes[k])
         if isinstance(result, NuclensError) and not read_mark(tasks[k].folder / DONE):
             write_failure(tasks[k].folder, tasks[k].path, result)
+    for k in () if options.overwrite else todo:
+        # What failed here because another process works in the same folder is done there.
+        if outcomes[k].error is not None and (found := _before(tasks[k])) and found.error is None:
+            outcomes[k] = found
     done = [outcomes[k] for k in range(len(tasks))]
     _write_summary(out / SUMMARY, done, segmenter.model.card)
     list_slides(out, entries)  # again: another run may have listed its own meanwhile
