@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -439,8 +439,8 @@ def test_a_full_disk_fails_what_meets_it(
     full_disk[0] = 1
     outcomes = segment_files([images], tmp_path / "out", options)
     [(name, text)] = failed(outcomes).items()
-    file = tmp_path / "out" / Path(name).stem / ".next" / "instances.csv"
-    assert text == f"{file}: the disk is full; free some space, then run again"
+    place = re.escape(str(tmp_path / "out" / Path(name).stem))
+    assert re.fullmatch(rf"{place}/\.next-\w+/instances\.csv: the disk is full; free some space, then run again", text)
     assert {outcome.error.exit_code for outcome in outcomes if outcome.error} == {4}
     folder = tmp_path / "out" / Path(name).stem
     assert [path.name for path in folder.iterdir()] == ["failed.json"]
@@ -496,6 +496,26 @@ def test_what_another_process_has_done_meanwhile_has_not_failed(
     assert failed(outcomes) == {}
     assert [outcome.record["nuclei"] for outcome in outcomes] == [1, 2, 3]
     assert list(tmp_path.rglob("failed.json")) == []
+
+
+def test_what_another_process_has_done_before_its_turn_is_not_done_again(
+    images: Path, tmp_path: Path, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment_files([images], tmp_path / "out", options)
+    before, asked = batch._before, [0]
+
+    def late(task: Any) -> Outcome | None:
+        asked[0] += 1
+        return before(task) if asked[0] > 3 else None
+
+    monkeypatch.setattr(batch, "_before", late)
+    monkeypatch.setattr(batch, "open_image", raising)
+    assert [outcome.skipped for outcome in segment_files([images], tmp_path / "out", options)] == [True] * 3
+    assert list(tmp_path.rglob("failed.json")) == []
+
+
+def raising(path: Path) -> NoReturn:
+    raise AssertionError(f"{path} need not be opened")
 
 
 # --- what the result says about itself ---

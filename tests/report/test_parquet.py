@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,7 +11,7 @@ from nuclens.report.parquet import write_parquet
 
 
 def test_columns_come_back_with_what_is_undefined_as_null(tmp_path: Path) -> None:
-    columns = {
+    columns: dict[str, list[Any]] = {
         "count": [1, None, 3],
         "value": [0.5, float("nan"), None],
         "mixed": [1, 2.5, None],

@@ -161,7 +161,7 @@ def segment_files(
         if isinstance(result, NuclensError) and not read_mark(tasks[k].folder / DONE):
             write_failure(tasks[k].folder, tasks[k].path, result)
     for k in () if options.overwrite else todo:
-        # What failed here because another process works in the same folder is done there.
+        # What failed here, or was left, because another process works in the same folder is done there.
         if outcomes[k].error is not None and (found := _before(tasks[k])) and found.error is None:
             outcomes[k] = found
     done = [outcomes[k] for k in range(len(tasks))]
@@ -348,6 +348,8 @@ def _opened(segmenter: Segmenter, task: _Task, overwrite: bool) -> Picture | Nuc
     """A picture ready to be read, with what an earlier run has done of it, or why it cannot be."""
     if task.error is not None:
         return task.error
+    if not overwrite and (found := _before(task)) and found.error is None:
+        return InputError(f"{task.folder}: another process has done it meanwhile")
     clock = Stopwatch()
     try:
         with clock.stage("open"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from nuclens.core.census import Census
 from nuclens.core.errors import InputError, OutputError
 from nuclens.core.files import replacing
 from nuclens.core.machine import bytes_read, peak_memory
+from nuclens.core.staging import staging
 from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import AREA, Frame, Instances, concatenate
 from nuclens.jobs.journal import DiskJournal
@@ -38,7 +38,6 @@ USUAL_SLIDE = ("csv", "geojson", "geoparquet", SUMMARY)
 DONE = "run.json"
 JOURNAL = "journal"
 HALF_WRITTEN = ".????????-*"  # what a killed process leaves of `replacing`
-NEXT = ".next"  # files of a result that is not complete
 USUAL_AREA_UM2 = 20.0  # pooled medians of annotated nuclei: MoNuSeg 19 and 25, TNBC 21, CoNSeP 13
 PLAUSIBLE_AREA_UM2 = (12.0, 250.0)
 
@@ -85,21 +84,16 @@ class Results:
             OutputError: A file cannot be written; what was in the folder before is untouched then.
         """
         folder = self.out / self._place(picture).name
-        staging = folder / NEXT
         prepare(folder, HALF_WRITTEN)
-        shutil.rmtree(staging, ignore_errors=True)
-        prepare(staging)
-        try:
+        with staging(folder) as staged:
             with picture.clock.stage("count"):
                 census = census_of(picture, self.segmenter.result(picture))
-            files, notes = self._files(staging, picture, census)
+            files, notes = self._files(staged, picture, census)
             record = self._record(picture, census) | {
                 "files": files,
                 "notes": [*picture.slide.notes, *notes],
             }
-            _put_in_place(staging, folder, files)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            _put_in_place(staged, folder, files)
         write_mark(folder / DONE, record)
         clear_failure(folder)
         if isinstance(picture.journal, DiskJournal):
@@ -109,7 +103,7 @@ class Results:
     def _place(self, picture: Picture) -> Place:
         return self.places.get(picture.name) or Place(Path(picture.name).stem, self.request)
 
-    def _files(self, staging: Path, picture: Picture, census: Census) -> tuple[list[str], list[str]]:
+    def _files(self, staged: Path, picture: Picture, census: Census) -> tuple[list[str], list[str]]:
         """Names of the files that were written, and why others were not."""
         files: list[str] = []
         notes: list[str] = []
@@ -117,26 +111,26 @@ class Results:
             with picture.clock.stage(f"write {name}"):
                 try:
                     if name == SUMMARY:
-                        files += write_summary(staging, picture, census, self.segmenter.model.card)
+                        files += write_summary(staged, picture, census, self.segmenter.model.card)
                     else:
-                        files.append(self._write(staging, name, picture))
+                        files.append(self._write(staged, name, picture))
                 except InputError as error:
                     notes.append(f"{name} not written: {error}")
         return files, notes
 
-    def _write(self, staging: Path, name: str, picture: Picture) -> str:
+    def _write(self, staged: Path, name: str, picture: Picture) -> str:
         """Name of the file that was written."""
         if name == OVERLAY:
-            _write_overlay(staging / "overlay.png", picture, self._whole(picture))
+            _write_overlay(staged / "overlay.png", picture, self._whole(picture))
             return "overlay.png"
         plugin = FORMATS.get(name)
         file = f"instances{plugin.suffix}" if plugin.suffix.startswith(".") else plugin.suffix
         if name == "geojson" and is_slide(picture.slide):
             file += ".gz"  # a million nuclei are a gigabyte of text
         if hasattr(plugin, "write_parts"):
-            plugin.write_parts(staging / file, self.segmenter.result(picture))
+            plugin.write_parts(staged / file, self.segmenter.result(picture))
         else:
-            plugin.write(staging / file, self._whole(picture))
+            plugin.write(staged / file, self._whole(picture))
         return str(file)
 
     def _whole(self, picture: Picture) -> Instances:
@@ -201,7 +195,7 @@ def prepare(folder: Path, *stale: str) -> None:
         raise OutputError(f"{folder}: cannot be written to ({error.strerror}); give another --out") from error
 
 
-def _put_in_place(staging: Path, folder: Path, files: list[str]) -> None:
+def _put_in_place(staged: Path, folder: Path, files: list[str]) -> None:
     """Replace the files of an older result; without a record the picture counts as not done meanwhile."""
     record = folder / DONE
     old: list[str] = []
@@ -212,7 +206,7 @@ def _put_in_place(staging: Path, folder: Path, files: list[str]) -> None:
         for name in set(old) - set(files):
             (folder / name).unlink(missing_ok=True)
         for name in files:
-            (staging / name).replace(folder / name)
+            (staged / name).replace(folder / name)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written to ({error.strerror}); give another --out") from error
 

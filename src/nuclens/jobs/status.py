@@ -13,12 +13,13 @@ from typing import Any, Literal
 import numpy as np
 
 from nuclens.core.errors import DataError, InputError
+from nuclens.core.staging import PREFIX
 from nuclens.core.suffixes import FORMATS
 from nuclens.jobs.cohort import entries_of
 from nuclens.jobs.cohort_file import Entry
 from nuclens.jobs.journal import BLOCKS, TILES, DiskJournal
 from nuclens.jobs.marks import FAILED, LISTED, read_mark
-from nuclens.jobs.results import DONE, JOURNAL, NEXT
+from nuclens.jobs.results import DONE, JOURNAL
 
 QUIET_S = 600.0  # without a new tile, a run may be dead; slow ones have ten of their own tiles' times
 _SLOW = 10
@@ -115,7 +116,12 @@ def _look(folder: Path, entry: Entry, now: float) -> _Seen:
     tiles = read_mark(journal.folder / TILES).get("tiles")
     plan = journal.plan()
     moments = sorted(blocks.values())
-    working = [journal.folder / TILES, journal.folder / BLOCKS, folder / NEXT, *(folder / NEXT).glob(".*")]
+    working = [
+        journal.folder / TILES,
+        journal.folder / BLOCKS,
+        *folder.glob(f"{PREFIX}*"),
+        *folder.glob(f"{PREFIX}*/.*"),
+    ]
     moved = max([*moments, *_times(working)], default=0.0)
     record = read_mark(folder / DONE)
     failure = read_mark(folder / FAILED)
