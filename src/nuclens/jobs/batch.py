@@ -300,8 +300,8 @@ def _before(task: _Task) -> Outcome | None:
         record["stamp"] = stamp  # a copy, or one that was touched: the next run need not read it
         write_mark(mark, record)
     journal = DiskJournal(task.folder / JOURNAL)
-    if journal.follows(plan):
-        journal.discard()  # the process ended between writing the record and this
+    if journal.follows(plan) or journal.is_left():
+        journal.discard()  # the process ended between writing the record and this, or two did the same slide
     return task.outcome(record, skipped=True)
 
 

@@ -91,14 +91,23 @@ class DiskJournal:
                 f"{self.folder}: was begun with another {', '.join(differs)}; "
                 f"give --overwrite to begin again, or another --out"
             )
+        if self.is_left():
+            self.discard()
         try:
-            (self.folder / BLOCKS).mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self.folder / PLAN) as path:
+                path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+            with replacing(self.folder / TILES) as path:
+                path.write_text(json.dumps({"tiles": tiles}) + "\n", encoding="utf-8")
+            (self.folder / BLOCKS).mkdir(exist_ok=True)  # last: blocks without a plan are nobody's
+        except OutputError:
+            raise
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be made ({error.strerror}); give another --out") from error
-        with replacing(self.folder / PLAN) as path:
-            path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-        with replacing(self.folder / TILES) as path:
-            path.write_text(json.dumps({"tiles": tiles}) + "\n", encoding="utf-8")
+
+    def is_left(self) -> bool:
+        """Whether blocks are there without a plan: one process kept a tile while another removed the journal."""
+        return (self.folder / BLOCKS).exists() and not self.plan()
 
     def follows(self, plan: dict[str, object]) -> bool:
         """Whether it was begun with this plan, as its JSON has it."""

@@ -93,6 +93,7 @@ class Results:
                 "files": files,
                 "notes": [*picture.slide.notes, *notes],
             }
+            _need_all_tiles(folder, picture)
             _put_in_place(staged, folder, files)
         write_mark(folder / DONE, record)
         clear_failure(folder)
@@ -193,6 +194,16 @@ def prepare(folder: Path, *stale: str) -> None:
             pass
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written to ({error.strerror}); give another --out") from error
+
+
+def _need_all_tiles(folder: Path, picture: Picture) -> None:
+    """Check that what was written is whole: another process that does the same picture removes the journal too."""
+    lacking = {tile.index for tile in picture.tiles} - picture.unreadable.keys() - picture.journal.finished()
+    if lacking:
+        raise OutputError(
+            f"{folder}: {len(lacking)} tiles went while the files were written, as another process was done with them; "
+            f"run the same command again"
+        )
 
 
 def _put_in_place(staged: Path, folder: Path, files: list[str]) -> None:
