@@ -128,7 +128,7 @@ def test_of_very_many_some_are_drawn_and_the_rest_is_named() -> None:
     text = cohort_page(cohort(slides, [Left(f"f{k}", "failed", "why") for k in range(70)]))
     parsed(text)
     assert "3 more groups are in cohort_groups.csv" in text
-    assert "and 20 more, in cohort.csv" in text
+    assert "and 50 more, in cohort.csv" in text
 
 
 def test_whatever_comes_from_files_is_text() -> None:

@@ -19,7 +19,7 @@ from nuclens.report.html import Html, join, page, table, tag
 _GROUPS = 12  # that are drawn
 _SLIDES = 80  # of a group that have a bar of their own
 _ROWS = 2000  # of the table of slides
-_LISTED = 50
+_LISTED = 20  # of what speaks against the numbers
 
 
 @dataclass(frozen=True, slots=True)
