@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import struct
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from nuclens.core.errors import CheckpointError, MissingExtraError
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = (
-    *("segment", "demo", "train", "export", "doctor", "check", "data", "evaluate", "models"),
+    *("segment", "status", "cohort", "demo", "train", "export", "doctor", "check", "data", "evaluate", "models"),
     *(f"evaluate {command}" for command in ("compare", "folds", "ceiling")),
     *(f"models {command}" for command in ("list", "info")),
     *(f"data {command}" for command in ("list", "info", "verify", "example", "convert", "preview")),
@@ -128,6 +130,55 @@ def test_notes_and_warnings_go_to_the_error_stream(
     noted, warned = err.splitlines()
     assert noted == f"{path}: alpha composited on white"
     assert warned.startswith(f"{path}: no nucleus found")
+
+
+def test_a_cohort_from_its_csv_to_its_table(nuclens: Run, picture: Path, painted_model: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "cohort.csv", tmp_path / "out"
+    file.write_text("path,mpp,stage\ngood.png,0.25,T1\nabsent.png,0.25,T2\n", encoding="utf-8")
+    code, said, err = nuclens("segment", file, "--out", out, "--model", painted_model)
+    assert (code, said) == (5, f"2 nuclei in 1 image, 1 failed: {out}\ntable: {out / 'cohort.html'}\n")
+    assert err == f"{tmp_path / 'absent.png'}: no such file; wanted a picture\n"
+
+    code, said, err = nuclens("status", out)
+    assert (code, err) == (0, "")
+    assert [" ".join(line.split()) for line in lines(said)] == [
+        "good done 1/1 tiles 2 nuclei",
+        f"absent failed {tmp_path / 'absent.png'}: no such file; wanted a picture",
+        "2 slides: 1 done, 1 failed; 1 of 1 tiles of those opened; 2 nuclei; "
+        "run the same command again to try what failed",
+    ]
+    code, said, _ = nuclens("status", out, "--json")
+    found = json.loads(said)
+    assert [slide["state"] for slide in found["slides"]] == ["done", "failed"]
+
+    code, said, err = nuclens("cohort", out, "--by", "stage")
+    assert (code, said) == (0, f"1 of 2 slides: {out / 'cohort.html'}\n")
+    assert err == f"absent: {tmp_path / 'absent.png'}: no such file; wanted a picture\n"
+    assert nuclens("cohort", out, "--by", "grade")[0] == 2
+    assert nuclens("status", tmp_path / "absent") == (
+        2,
+        "",
+        f"{tmp_path / 'absent'}: no results of `nuclens segment`; wanted its --out\n",
+    )
+
+
+def test_status_of_a_run_that_ended_in_the_middle(
+    nuclens: Run, painted_model: Path, tmp_path: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    command = ["segment", save(tmp_path / "a.png", paint(300, 300, [(40, 40, 8)])), "--out", out, "--mpp", "0.25"]
+    command += ["--model", painted_model, "--tile-size", "64"]
+    with monkeypatch.context() as patched:
+        patched.setattr("nuclens.jobs.batch._Tally.tile", raising(KeyboardInterrupt()))
+        assert nuclens(*command)[0] == cli.INTERRUPTED
+    [block, *_] = sorted((out / "a" / "journal" / "blocks").glob("*.arrow"))
+    assert "a  running" in nuclens("status", out)[1]
+    for path in (out, *out.rglob("*")):
+        os.utime(path, (1e9, 1e9))
+    row, foot = lines(nuclens("status", out)[1])
+    assert re.fullmatch(r"a +stopped +\d+/\d\d tiles +\d nuclei +nothing new for [\d.]+ days", row)
+    assert re.search(r"1 stopped; .*; nothing new for [\d.]+ days: run the same command again to go on$", foot)
+    assert block.exists()
 
 
 def png_of(width: int, height: int) -> bytes:

@@ -12,6 +12,7 @@ from cyclopts import App
 
 from nuclens import __version__
 from nuclens.commands.check import check
+from nuclens.commands.cohort import cohort, status
 from nuclens.commands.evaluate import evaluation
 from nuclens.commands.models import models
 from nuclens.commands.segment import segment
@@ -31,6 +32,8 @@ CLOSED = 141
 
 
 app.command(segment, usage="Usage: nuclens segment INPUT... --out PATH [OPTIONS]")
+app.command(status)
+app.command(cohort)
 
 
 @app.command(usage="Usage: nuclens demo [IMAGE] [OPTIONS]")

@@ -11,6 +11,8 @@ from nuclens.core.statistics import (
     permutation_p,
     ratio,
     swap_weights,
+    t_interval,
+    t_quantile,
     weighted_means,
 )
 
@@ -65,3 +67,23 @@ def test_refusals() -> None:
     with pytest.raises(InputError, match="level"):
         interval(np.zeros(3), 95)
     assert np.isnan(interval(np.full(3, np.nan))).all()
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 10, 57, 300])
+@pytest.mark.parametrize("level", [0.05, 0.5, 0.95, 0.999])
+def test_quantiles_of_t_are_scipys(freedom: int, level: float) -> None:
+    stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
+    assert t_quantile(level, freedom) == pytest.approx(stats.t.ppf((1 + level) / 2, freedom), rel=1e-9)
+
+
+def test_an_interval_of_t_covers_as_often_as_it_says() -> None:
+    samples = np.random.default_rng(5).normal(3.0, 2.0, (4000, 4))
+    ends = np.array([t_interval(row, 0.9) for row in samples])
+    assert np.mean((ends[:, 0] < 3) & (ends[:, 1] > 3)) == pytest.approx(0.9, abs=0.015)
+
+
+def test_an_interval_of_t_needs_three_values() -> None:
+    assert np.isnan(t_interval(np.array([1.0, 2.0, np.nan]))).all()
+    assert t_interval(np.array([2.0, 2.0, 2.0])) == (2.0, 2.0)
+    with pytest.raises(InputError, match="got level 1"):
+        t_interval(np.arange(3.0), 1)

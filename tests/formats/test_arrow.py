@@ -55,6 +55,7 @@ def test_batches_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrow, "ROWS", 7)
     PLUGIN.write(tmp_path / "five.arrow", made(30))
     assert table_of(tmp_path / "five.arrow")["id"].num_chunks == 5
+    assert PLUGIN.count(tmp_path / "one.arrow") == PLUGIN.count(tmp_path / "five.arrow") == 30
     one, five = PLUGIN.read(tmp_path / "one.arrow"), PLUGIN.read(tmp_path / "five.arrow")
     for name in ("vertices", "offsets", "ids", "anchors"):
         np.testing.assert_array_equal(getattr(one, name), getattr(five, name), name, strict=True)
@@ -113,3 +114,17 @@ def test_measurement_called_like_a_column_is_refused(tmp_path: Path) -> None:
     taken: Instances = replace(made(2), measurements={"outline": np.ones(2, np.float32)})
     with pytest.raises(InputError, match="'outline'"):
         PLUGIN.write(tmp_path / "a.arrow", taken)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_rows_are_counted_without_being_read(case: str, tmp_path: Path) -> None:
+    wanted = CASES[case]()
+    PLUGIN.write(tmp_path / "a.arrow", wanted)
+    assert PLUGIN.count(tmp_path / "a.arrow") == len(wanted)
+    content = (tmp_path / "a.arrow").read_bytes()
+    for end in (0, 5, len(content) // 2, len(content) - 1):
+        (tmp_path / "cut.arrow").write_bytes(content[:end])
+        with pytest.raises(DataError, match=r"cut\.arrow: no Arrow file that can be read"):
+            PLUGIN.count(tmp_path / "cut.arrow")
+    with pytest.raises(DataError, match="no such file"):
+        PLUGIN.count(tmp_path / "absent.arrow")

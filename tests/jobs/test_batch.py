@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -21,15 +21,19 @@ from jaxtyping import UInt8
 from nuclens.core.errors import (
     CheckpointError,
     InputError,
+    NuclensError,
     OutputError,
     ResolutionError,
     UnknownPluginError,
     UnreadableImageError,
 )
 from nuclens.core.files import replacing
+from nuclens.core.slides import file_digest
 from nuclens.core.types import Progress, read_instances
-from nuclens.jobs import results
-from nuclens.jobs.batch import BatchOptions, Outcome, find_inputs, segment_files
+from nuclens.jobs import batch, results
+from nuclens.jobs.batch import BatchOptions, Outcome, find_entries, find_inputs, segment_files
+from nuclens.jobs.marks import list_slides, read_mark, write_mark
+from nuclens.jobs.segment import run
 from nuclens.testing.slides import write_dicom
 
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
@@ -54,6 +58,7 @@ def images(tmp_path: Path, paint: Paint) -> Path:
 def save(path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), rgb[..., ::-1])
+    os.utime(path, (1e9, 1e9))  # one that changed just now is read again to be sure
     return path
 
 
@@ -137,7 +142,7 @@ def test_every_picture_gets_its_folder(images: Path, tmp_path: Path, options: Ba
     outcomes = segment_files([images], out, varied(options, formats=()))
     assert [outcome.path.name for outcome in outcomes] == ["a.png", "b.png", "c.png"]
     assert [outcome.record["nuclei"] for outcome in outcomes] == [1, 2, 3]
-    assert {path.name for path in out.iterdir()} == {"a", "b", "c", "summary.csv"}
+    assert {path.name for path in out.iterdir()} == {"a", "b", "c", "slides.json", "summary.csv"}
     for number, outcome in enumerate(outcomes, start=1):
         folder = out / outcome.path.stem
         assert {path.name for path in folder.iterdir()} == {*FILES, "run.json"}
@@ -305,6 +310,74 @@ def test_a_broken_record_counts_as_not_done(images: Path, tmp_path: Path, option
     assert outcome.record["nuclei"] == 1
 
 
+# --- what is read again ---
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that were read only to see whether they are still the same."""
+    seen: list[str] = []
+
+    def watched(path: Path, *parts: Path) -> str:
+        seen.append(path.name)
+        return file_digest(path, *parts)
+
+    monkeypatch.setattr(batch, "file_digest", watched)
+    return seen
+
+
+def test_files_that_did_not_change_are_not_read(
+    images: Path, tmp_path: Path, options: BatchOptions, reads: list[str]
+) -> None:
+    out = tmp_path / "out"
+    segment_files([images], out, options)
+    assert [outcome.skipped for outcome in segment_files([images], out, options)] == [True] * 3
+    assert reads == []
+
+
+def test_a_file_that_was_only_touched_is_read_once(
+    images: Path, tmp_path: Path, options: BatchOptions, reads: list[str]
+) -> None:
+    out = tmp_path / "out"
+    segment_files([images], out, options)
+    os.utime(images / "b.png", (5e8, 5e8))
+    for _ in range(2):
+        assert [outcome.skipped for outcome in segment_files([images], out, options)] == [True] * 3
+    assert reads == ["b.png"]
+
+
+def test_a_file_that_changed_just_now_is_read_again(
+    images: Path, tmp_path: Path, options: BatchOptions, reads: list[str]
+) -> None:
+    os.utime(images / "b.png")
+    [outcome] = segment_files([images / "b.png"], tmp_path / "out", options)
+    assert outcome.record["stamp"] is None
+    assert segment_files([images / "b.png"], tmp_path / "out", options)[0].skipped
+    assert reads == ["b.png"]
+
+
+def test_other_pixels_of_the_same_size_are_noticed(images: Path, tmp_path: Path, options: BatchOptions) -> None:
+    path = images / "a.bmp"
+    cv2.imwrite(str(path), np.full((64, 64, 3), 255, np.uint8))
+    segment_files([path], tmp_path / "out", options)
+    size = path.stat().st_size
+    cv2.imwrite(str(path), np.full((64, 64, 3), 250, np.uint8))
+    assert path.stat().st_size == size
+    [again] = segment_files([path], tmp_path / "out", options)
+    assert "was made with another image;" in str(again.error)
+
+
+def test_a_record_from_before_stamps_is_still_good(
+    images: Path, tmp_path: Path, options: BatchOptions, reads: list[str]
+) -> None:
+    [outcome] = segment_files([images / "a.png"], tmp_path / "out", options)
+    mark = tmp_path / "out" / "a" / "run.json"
+    write_mark(mark, {key: value for key, value in outcome.record.items() if key != "stamp"})
+    assert segment_files([images / "a.png"], tmp_path / "out", options)[0].skipped
+    assert reads == ["a.png"]
+    assert read_mark(mark)["stamp"] == outcome.record["stamp"]
+
+
 # --- what goes wrong ---
 
 
@@ -318,7 +391,8 @@ def test_a_broken_input_fails_alone(images: Path, tmp_path: Path, options: Batch
     assert [row["status"] for row in rows] == ["done", "failed", "done", "failed"]
     assert rows[1]["message"] == str(outcomes[1].error)
     assert rows[1]["nuclei"] == ""
-    assert not (tmp_path / "out" / "b").exists()
+    assert [path.name for path in (tmp_path / "out" / "b").iterdir()] == ["failed.json"]
+    assert read_mark(tmp_path / "out" / "b" / "failed.json")["message"] == str(outcomes[1].error)
 
 
 def test_an_input_without_mpp_fails_alone(images: Path, tmp_path: Path, options: BatchOptions) -> None:
@@ -360,16 +434,27 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_full_disk_fails_what_meets_it(
     images: Path, tmp_path: Path, options: BatchOptions, full_disk: list[int]
 ) -> None:
+    (tmp_path / "out").mkdir()
+    list_slides(tmp_path / "out", find_entries([images]))
     full_disk[0] = 1
     outcomes = segment_files([images], tmp_path / "out", options)
     [(name, text)] = failed(outcomes).items()
-    file = tmp_path / "out" / Path(name).stem / ".next" / "instances.csv"
-    assert text == f"{file}: the disk is full; free some space, then run again"
+    place = re.escape(str(tmp_path / "out" / Path(name).stem))
+    assert re.fullmatch(rf"{place}/\.next-\w+/instances\.csv: the disk is full; free some space, then run again", text)
     assert {outcome.error.exit_code for outcome in outcomes if outcome.error} == {4}
     folder = tmp_path / "out" / Path(name).stem
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == ["failed.json"]
     full_disk[0] = 0
     assert failed(segment_files([images], tmp_path / "out", options)) == {}
+    assert {path.name for path in folder.iterdir()} == {"instances.csv", "run.json"}
+
+
+def test_a_full_disk_is_told_before_any_work(
+    images: Path, tmp_path: Path, options: BatchOptions, full_disk: list[int]
+) -> None:
+    full_disk[0] = 1
+    with pytest.raises(OutputError, match=r"slides\.json: the disk is full; free some space, then run again"):
+        segment_files([images], tmp_path / "out", options)
 
 
 def test_a_picture_whose_rewrite_failed_keeps_its_old_result(
@@ -397,6 +482,40 @@ def test_a_format_that_cannot_hold_the_result_is_left_out(
     [outcome] = segment_files([images / "a.png"], tmp_path / "out", varied(options, formats=("csv", "overlay")))
     assert outcome.record["files"] == ["instances.csv"]
     assert outcome.record["notes"][0].startswith("overlay not written: 90 x 100 pixels")
+
+
+def test_what_another_process_has_done_meanwhile_has_not_failed(
+    images: Path, tmp_path: Path, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disturbed(*arguments: Any) -> Iterator[NuclensError]:
+        for _ in run(*arguments):  # the results are there, but the journal went under our feet
+            yield OutputError("000007.arrow: there is no such folder; create it first")
+
+    monkeypatch.setattr(batch, "run", disturbed)
+    outcomes = segment_files([images], tmp_path / "out", options)
+    assert failed(outcomes) == {}
+    assert [outcome.record["nuclei"] for outcome in outcomes] == [1, 2, 3]
+    assert list(tmp_path.rglob("failed.json")) == []
+
+
+def test_what_another_process_has_done_before_its_turn_is_not_done_again(
+    images: Path, tmp_path: Path, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment_files([images], tmp_path / "out", options)
+    before, asked = batch._before, [0]
+
+    def late(task: Any) -> Outcome | None:
+        asked[0] += 1
+        return before(task) if asked[0] > 3 else None
+
+    monkeypatch.setattr(batch, "_before", late)
+    monkeypatch.setattr(batch, "open_image", raising)
+    assert [outcome.skipped for outcome in segment_files([images], tmp_path / "out", options)] == [True] * 3
+    assert list(tmp_path.rglob("failed.json")) == []
+
+
+def raising(path: Path) -> NoReturn:
+    raise AssertionError(f"{path} need not be opened")
 
 
 # --- what the result says about itself ---

@@ -21,12 +21,13 @@ import pytest
 import tifffile
 from jaxtyping import UInt8
 
+from nuclens.core.census import Census
 from nuclens.core.errors import InputError, OutputError
 from nuclens.core.types import read_instances
 from nuclens.jobs.batch import BatchOptions, segment_files
 from nuclens.jobs.journal import DiskJournal
-from nuclens.jobs.pictures import Area
-from nuclens.jobs.results import JOURNAL
+from nuclens.jobs.pictures import Area, Picture
+from nuclens.jobs.results import JOURNAL, Results
 
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
 FILES = ("instances.csv", "instances.geojson", "instances.parquet")
@@ -210,6 +211,38 @@ def test_two_runs_may_share_a_journal(
     for path in (other / JOURNAL / "blocks").glob("*.arrow"):
         assert (folder / JOURNAL / "blocks" / path.name).read_bytes() == path.read_bytes()
     assert DiskJournal(folder / JOURNAL).finished() == DiskJournal(other / JOURNAL).finished()
+
+
+def test_a_journal_that_goes_while_results_are_written_leaves_no_part_of_one(
+    slide: Path, tmp_path: Path, options: BatchOptions, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process that does the same slide removes the journal once it is done."""
+    written = Results._files
+
+    def disturbed(self: Results, staged: Path, picture: Picture, census: Census) -> tuple[list[str], list[str]]:
+        shutil.rmtree(tmp_path / "out" / slide.stem / JOURNAL / "blocks")
+        return written(self, staged, picture, census)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Results, "_files", disturbed)
+        [outcome] = segment_files([slide], tmp_path / "out", options)
+    assert "108 tiles went while the files were written" in str(outcome.error)
+    folder = tmp_path / "out" / slide.stem
+    assert {path.name for path in folder.iterdir()} == {JOURNAL, "failed.json"}
+    [outcome] = segment_files([slide], tmp_path / "out", options)
+    assert outcome.error is None
+    assert files(folder) == whole
+
+
+@pytest.mark.slow
+def test_two_processes_at_once(slide: Path, tmp_path: Path, painted_model: Path, whole: dict[str, bytes]) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "nuclens", "segment", str(slide), "--out", str(out), "--mpp", "0.25"]
+    command += ["--model", str(painted_model), "--tile-size", "64", "--formats", *FORMATS]
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert files(out / slide.stem) == whole
+    assert {path.name for path in (out / slide.stem).iterdir()} == {*FILES, "run.json"}
 
 
 def test_threads_do_not_change_a_byte(

@@ -12,7 +12,7 @@ from nuclens.core.plan import Plan
 from nuclens.core.records import from_labels
 from nuclens.core.schema import UNTYPED
 from nuclens.core.types import Instances
-from nuclens.jobs.journal import BLOCKS, PLAN, DiskJournal, Journal, MemoryJournal
+from nuclens.jobs.journal import BLOCKS, PLAN, TILES, DiskJournal, Journal, MemoryJournal
 
 PLANNED = Plan("image", "model", "engine 1", "f32", "avx2", 2048, 224, 0.25, 1.0)
 
@@ -85,6 +85,22 @@ def test_a_damaged_plan_is_written_again(disk: DiskJournal, text: str) -> None:
     (disk.folder / PLAN).write_text(text, encoding="utf-8")
     assert not disk.follows(plain(PLANNED))
     disk.begin(PLANNED)
+    assert disk.follows(plain(PLANNED))
+
+
+def test_blocks_without_a_plan_are_of_nobody_knows_which(disk: DiskJournal) -> None:
+    disk.add(3, nuclei(4))
+    assert not disk.is_left()
+    (disk.folder / PLAN).unlink()
+    assert disk.is_left()
+    disk.begin(replace(PLANNED, core_px=1024))
+    assert disk.finished() == frozenset()
+    assert not disk.is_left()
+
+
+def test_how_many_tiles_there_are_is_beside_the_plan(disk: DiskJournal) -> None:
+    disk.begin(PLANNED, 12)
+    assert json.loads((disk.folder / TILES).read_text(encoding="utf-8")) == {"tiles": 12}
     assert disk.follows(plain(PLANNED))
 
 

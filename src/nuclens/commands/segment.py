@@ -94,16 +94,20 @@ def segment(
     Each image gets a folder OUT/NAME/ with instances.parquet (GeoPandas),
     instances.geojson (QuPath), instances.csv, run.json, and label.tif and
     overlay.png or, for a slide, summary.html; OUT/summary.csv counts them all.
-    Finished images are skipped; what was interrupted goes on where it was.
+    Finished images are skipped; what was interrupted goes on where it was. Of a
+    CSV of slides (docs/cohorts.md) there is a table too: OUT/cohort.html.
 
     Args:
-        inputs: Slides, images, folders of them, or globs in quotes; docs/slides.md lists the formats.
+        inputs: Slides, images, folders of them, globs in quotes, or a CSV with a column called path; docs/slides.md
+            lists the formats.
         outputs: Where to write what.
         mpp: Micrometres per pixel, if the files do not say: 0.25 for a 40x scan, 0.5 for 20x.
         where: What to search.
         how: What segments.
     """
     from nuclens.jobs.batch import BatchOptions, segment_files
+    from nuclens.jobs.cohort import PAGE
+    from nuclens.jobs.cohort_file import SUFFIXES
     from nuclens.jobs.pictures import Area
 
     options = BatchOptions(
@@ -133,6 +137,8 @@ def segment(
     before = f", {skipped} of them done before" if skipped else ""
     failed = f", {len(errors)} failed" if errors else ""
     print(f"{nuclei:,} nuclei in {len(done)} image{'' if len(done) == 1 else 's'}{before}{failed}: {outputs.out}")
+    if any(path.suffix.lower() in SUFFIXES for path in inputs):
+        print(f"table: {outputs.out / PAGE}")
     codes = {outcome.error.exit_code if outcome.error else 0 for outcome in outcomes}
     lacking = any(record["unreadable"] for record in done)
     return PartialFailure.exit_code if lacking or len(codes) > 1 else codes.pop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -115,3 +116,54 @@ def permutation_p(observed: float, null: Float64[np.ndarray, "repeats"]) -> floa
     # Differences that are equal but for rounding count as equal.
     extreme: Int64[np.ndarray, "repeats"] = np.abs(null) >= abs(observed) * (1 - 1e-9)
     return float((np.count_nonzero(extreme) + 1) / (len(null) + 1))
+
+
+def t_interval(values: Float64[np.ndarray, "n"], level: float = 0.95) -> tuple[float, float]:
+    """Student's interval of the mean of what is not NaN; NaN where fewer than three values are left.
+
+    Two values have an interval too, but one that is 13 times as wide as they are apart.
+
+    Raises:
+        InputError: The level is not inside (0, 1).
+
+    Example:
+        >>> tuple(round(end, 3) for end in t_interval(np.array([1.0, 2.0, 3.0])))
+        (-0.484, 4.484)
+
+    Source: Student, Biometrika 6, 1908.
+    """
+    if not 0 < level < 1:
+        raise InputError(f"interval: got level {level}; wanted one between 0 and 1, such as 0.95")
+    defined = values[np.isfinite(values)]
+    if len(defined) < 3:
+        return float("nan"), float("nan")
+    mean = float(defined.mean())
+    half = t_quantile(level, len(defined) - 1) * float(defined.std(ddof=1)) / len(defined) ** 0.5
+    return mean - half, mean + half
+
+
+def t_quantile(level: float, freedom: int) -> float:
+    """How far from 0 Student's t stays with a probability, on either side.
+
+    Example:
+        >>> round(t_quantile(0.95, 10), 4)
+        2.2281
+
+    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
+    """
+    low, high = 0.0, math.pi / 2  # angles whose tangent is t over the root of the degrees of freedom
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, freedom) < level else (low, middle)
+    return math.tan(low) * math.sqrt(freedom)
+
+
+def _within(angle: float, freedom: int) -> float:
+    """Probability that t is nearer to 0 than the angle says."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term, total = (cosine, 0.0) if odd else (1.0, 0.0)
+    for power in range(2 + odd, freedom + 1, 2):
+        total += term
+        term *= cosine**2 * (power - 1) / power
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total

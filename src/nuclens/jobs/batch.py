@@ -22,9 +22,12 @@ from nuclens.core.flow import Stopwatch
 from nuclens.core.plan import scale_of
 from nuclens.core.slides import companions, file_digest, open_image, picture_suffixes
 from nuclens.core.types import Progress
+from nuclens.jobs.cohort import write_cohort
+from nuclens.jobs.cohort_file import SUFFIXES, Entry, read_cohort, stem_of
 from nuclens.jobs.journal import DiskJournal
+from nuclens.jobs.marks import list_slides, read_mark, stamp_of, write_failure, write_mark
 from nuclens.jobs.pictures import Area, Picture
-from nuclens.jobs.results import DONE, JOURNAL, Results, all_formats, prepare
+from nuclens.jobs.results import DONE, JOURNAL, Place, Results, all_formats, prepare
 from nuclens.jobs.segment import TILE_PX, Segmenter, load_model, run
 
 _log = logging.getLogger(__name__)
@@ -73,12 +76,42 @@ class Outcome:
         record: What its `run.json` says; empty if it failed.
         error: Why it failed.
         skipped: Whether it had been done before.
+        name: Of the folder of its results.
     """
 
     path: Path
     record: dict[str, Any] = field(default_factory=dict)
     error: NuclensError | None = None
     skipped: bool = False
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One input of a call, as it is asked for.
+
+    Attributes:
+        path: The input.
+        place: Where its results go.
+        folder: The same as a path.
+        mpp: Micrometres per pixel; None reads it from the file.
+        area: Which part of it is searched.
+        error: Why it need not be tried.
+    """
+
+    path: str | Path
+    place: Place
+    folder: Path
+    mpp: float | None
+    area: Area
+    error: NuclensError | None = None
+
+    def outcome(self, result: dict[str, Any] | NuclensError, *, skipped: bool = False) -> Outcome:
+        """What became of it."""
+        path, name = Path(self.path), self.place.name
+        if isinstance(result, NuclensError):
+            return Outcome(path, error=result, name=name)
+        return Outcome(path, result, skipped=skipped, name=name)
 
 
 _DEFAULTS = BatchOptions()
@@ -90,18 +123,26 @@ def segment_files(
     options: BatchOptions = _DEFAULTS,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> list[Outcome]:
-    """Segment files into `out/<stem>/`, and write `out/summary.csv`; one failing input fails alone.
+    """Segment files into `out/<name>/`, and write `out/summary.csv`; one failing input fails alone.
 
     A picture is done when its `run.json` is there, which is written last; done
     pictures are skipped. One that was begun goes on with the tiles it lacks, and
-    its files are the same as if nothing had happened.
+    its files are the same as if nothing had happened. Of one that failed,
+    `failed.json` says why, until a later run does it.
+
+    Args:
+        inputs: Files, folders, globs, or CSV files as `read_cohort` takes them, of which a table is written at the end.
+        out: Folder of all results.
+        options: How, where a row of such a file does not say otherwise.
+        report: Called as tiles are done.
 
     Raises:
         InputError: An input or a setting makes no sense; nothing was done then.
         CheckpointError: The model is incomplete; nothing was done then.
+        ClusterFault: The scheduler does not answer, or not any more.
         OutputError: `out` cannot be written to.
     """
-    paths, out, formats = find_inputs(inputs), Path(out), _known(options.formats)
+    entries, out, formats = find_entries(inputs), Path(out), _known(options.formats)
     segmenter = load_model(
         options.model,
         engine=options.engine,
@@ -111,8 +152,7 @@ def segment_files(
     )
     if options.mpp is not None:
         scale_of(segmenter.model.card, options.mpp, "--mpp")
-    prepare(out)
-    # What a result depends on besides its image, checked when a picture is found done.
+    # What results depend on besides their image, checked when a picture is found done.
     request = {
         "model": segmenter.model.digest,
         "engine": segmenter.engine,
@@ -122,22 +162,39 @@ def segment_files(
         "formats": list(formats),
         **_area_request(options.area),
     }
-    outcomes = (
-        {}
-        if options.overwrite
-        else {path: outcome for path in paths if (outcome := _before(path, out, request, options.area.strict))}
-    )
-    todo = [path for path in paths if path not in outcomes]
-    tally = _Tally(report, len(todo))
-    with _at_work(options if todo else _DEFAULTS, segmenter) as (segmenter, run):
-        pictures = tally.counted(_opened(segmenter, path, out, options) for path in todo)
-        results = run(segmenter, pictures, Results(segmenter, out, request, formats), tally.tile)
-        for path, result in zip(todo, results, strict=True):
-            outcomes[path] = Outcome(path, error=result) if isinstance(result, NuclensError) else Outcome(path, result)
-            _log_outcome(outcomes[path])
-    done = [outcomes[path] for path in paths]
+    prepare(out)
+    list_slides(out, entries)
+    tasks = [_task(entry, out, request, options) for entry in entries]
+    outcomes = {} if options.overwrite else {k: found for k, task in enumerate(tasks) if (found := _before(task))}
+    todo = [k for k in range(len(tasks)) if k not in outcomes]
+    writer = Results(segmenter, out, request, formats, {str(task.path): task.place for task in tasks})
+    for k, result in zip(todo, _results([tasks[k] for k in todo], writer, options, report), strict=True):
+        outcomes[k] = tasks[k].outcome(result)
+        _log_outcome(outcomes[k])
+        if isinstance(result, NuclensError) and not read_mark(tasks[k].folder / DONE):
+            write_failure(tasks[k].folder, tasks[k].path, result)
+    for k in () if options.overwrite else todo:
+        # What failed here, or was left, because another process works in the same folder is done there.
+        if outcomes[k].error is not None and (found := _before(tasks[k])) and found.error is None:
+            outcomes[k] = found
+    done = [outcomes[k] for k in range(len(tasks))]
     _write_summary(out / SUMMARY, done, segmenter.model.card)
+    list_slides(out, entries)  # again: another run may have listed its own meanwhile
+    if any(entry.cohort for entry in entries):
+        write_cohort(out)
     return done
+
+
+def _results(
+    tasks: Sequence[_Task], writer: Results, options: BatchOptions, report: Callable[[Progress], None]
+) -> Iterator[dict[str, Any] | NuclensError]:
+    """What becomes of each task, in order."""
+    if not tasks:
+        return
+    tally = _Tally(report, len(tasks))
+    with _at_work(options, writer.segmenter) as (planner, run):
+        pictures = tally.counted(_opened(planner, task, options.overwrite) for task in tasks)
+        yield from run(planner, pictures, writer, tally.tile)
 
 
 @contextmanager
@@ -157,6 +214,24 @@ def _at_work(options: BatchOptions, segmenter: Segmenter) -> Iterator[tuple[Segm
         yield replace(segmenter, processor=crew.processor), partial(run_on, crew)
 
 
+def find_entries(inputs: Sequence[str | Path]) -> list[Entry]:
+    """What a call is asked to segment: inputs as `find_inputs` takes them, and the slides of CSV files.
+
+    Raises:
+        InputError: There is nothing, two inputs would share an output folder, or a CSV has faults.
+    """
+    found: dict[str, Entry] = {}
+    for pattern in inputs:
+        if Path(pattern).suffix.lower() in SUFFIXES:
+            entries = read_cohort(Path(pattern))
+        else:
+            entries = [Entry(path, stem_of(path)) for path in find_inputs([pattern])]
+        for entry in entries:
+            found.setdefault(str(entry.path), entry)
+    _need_own_folders((entry.path, entry.name) for entry in found.values())
+    return list(found.values())
+
+
 def find_inputs(patterns: Sequence[str | Path]) -> list[Path]:
     """Files that inputs name: files themselves, and the pictures among those of folders and globs.
 
@@ -164,15 +239,18 @@ def find_inputs(patterns: Sequence[str | Path]) -> list[Path]:
         InputError: A folder or a glob holds no picture, or two files would share an output folder.
     """
     found = dict.fromkeys(path for pattern in patterns for path in _matches(pattern))
-    owners: dict[str, Path] = {}
-    for path in found:
-        other = owners.setdefault(path.stem, path)
-        if other != path:
-            raise InputError(
-                f"{path}: would share the output folder {path.stem!r} with {other}; "
-                f"rename one, or use two calls with an --out for each"
-            )
+    _need_own_folders((path, stem_of(path)) for path in found)
     return list(found)
+
+
+def _need_own_folders(named: Iterable[tuple[str | Path, str]]) -> None:
+    owners: dict[str, str | Path] = {}
+    for path, name in named:
+        if owners.setdefault(name, path) != path:
+            raise InputError(
+                f"{path}: would share the output folder {name!r} with {owners[name]}; rename one, use two calls "
+                f"with an --out for each, or a CSV with a column called name"
+            )
 
 
 def _matches(pattern: str | Path) -> list[Path]:
@@ -225,26 +303,48 @@ def _area_request(area: Area) -> dict[str, Any]:
     return {"tissue": str(mask), "region": area.region, "frame": area.frame}
 
 
-def _before(path: Path, out: Path, request: dict[str, Any], strict: bool) -> Outcome | None:
+def _task(entry: Entry, out: Path, request: dict[str, Any], options: BatchOptions) -> _Task:
+    """An entry as its row wants it, else as the call does."""
+    mpp = options.mpp if entry.mpp is None else entry.mpp
+    area = replace(options.area, tissue=entry.tissue or options.area.tissue, region=entry.region or options.area.region)
+    own, error = request | {"mpp": mpp, "region": area.region}, None
+    if entry.tissue:
+        try:
+            own |= _area_request(area)
+        except InputError as reason:
+            error = reason  # of this row alone
+    # Taken before the file is read: one that changes later has another stamp than the content that was seen.
+    place = Place(entry.name, own, stamp_of(Path(entry.path)))
+    return _Task(entry.path, place, out / entry.name, mpp, area, error)
+
+
+def _before(task: _Task) -> Outcome | None:
     """What an earlier run left for this input; None if there is nothing complete."""
-    mark = out / path.stem / DONE
+    mark = task.folder / DONE
+    path, stamp = Path(task.path), task.place.stamp
+    record = read_mark(mark)
     try:
-        record = json.loads(mark.read_text(encoding="utf-8"))
-        wanted = request | {"image": file_digest(path, *companions(path))}
-    except (OSError, ValueError, UnreadableImageError):
+        made = record["plan"] | record["request"]
+        # Reading 300 slides of 2 GB takes half an hour: only where size or time of change are others than they were.
+        same = stamp is not None and record.get("stamp") == stamp
+        wanted = task.place.request | {"image": made["image"] if same else file_digest(path, *companions(path))}
+        differs = [name for name, value in wanted.items() if made.get(name) != value]
+        unreadable, plan = record["unreadable"], record["plan"]
+    except (OSError, KeyError, TypeError, UnreadableImageError):
         return None
-    made = record["plan"] | record.get("request", {})
-    differs = [name for name, value in wanted.items() if made.get(name) != value]
     if differs:
         text = f"{mark}: was made with another {', '.join(differs)}; give --overwrite, or another --out"
-        return Outcome(path, error=InputError(text))
-    if strict and record["unreadable"]:
-        text = f"{mark}: {len(record['unreadable'])} tiles could not be read; give --overwrite to try again"
-        return Outcome(path, error=UnreadableImageError(text))
-    journal = DiskJournal(mark.parent / JOURNAL)
-    if journal.follows(record["plan"]):
-        journal.discard()  # the process ended between writing the record and this
-    return Outcome(path, record, skipped=True)
+        return task.outcome(InputError(text))
+    if task.area.strict and unreadable:
+        text = f"{mark}: {len(unreadable)} tiles could not be read; give --overwrite to try again"
+        return task.outcome(UnreadableImageError(text))
+    if not same and stamp is not None:
+        record["stamp"] = stamp  # a copy, or one that was touched: the next run need not read it
+        write_mark(mark, record)
+    journal = DiskJournal(task.folder / JOURNAL)
+    if journal.follows(plan) or journal.is_left():
+        journal.discard()  # the process ended between writing the record and this, or two did the same slide
+    return task.outcome(record, skipped=True)
 
 
 def _log_outcome(outcome: Outcome) -> None:
@@ -286,26 +386,30 @@ class _Tally:
             self.report(Progress("segment", self.done, self.tiles + self.waiting, self.nuclei, self.mm2))
 
 
-def _opened(segmenter: Segmenter, path: Path, out: Path, options: BatchOptions) -> Picture | NuclensError:
+def _opened(segmenter: Segmenter, task: _Task, overwrite: bool) -> Picture | NuclensError:
     """A picture ready to be read, with what an earlier run has done of it, or why it cannot be."""
+    if task.error is not None:
+        return task.error
+    if not overwrite and (found := _before(task)) and found.error is None:
+        return InputError(f"{task.folder}: another process has done it meanwhile")
     clock = Stopwatch()
     try:
         with clock.stage("open"):
-            slide = open_image(path)
+            slide = open_image(task.path)
     except NuclensError as error:
         return error
     try:
         with clock.stage("plan"):
-            picture = replace(segmenter.picture(str(path), slide, options.mpp, options.area), clock=clock)
-            journal = DiskJournal(out / path.stem / JOURNAL)
-            if options.overwrite and not journal.follows(json.loads(picture.plan.to_json())):
+            picture = replace(segmenter.picture(str(task.path), slide, task.mpp, task.area), clock=clock)
+            journal = DiskJournal(task.folder / JOURNAL)
+            if overwrite and not journal.follows(json.loads(picture.plan.to_json())):
                 journal.discard()
             # There is nothing to go on with in a picture of one tile.
             if len(picture.tiles) > 1 or journal.folder.exists():
-                journal.begin(picture.plan)
+                journal.begin(picture.plan, len(picture.tiles))
                 picture = replace(picture, journal=journal)
         before = len(picture.journal.finished())
-        _log.info("%s: %d tiles, %d of them done before", path, len(picture.tiles), before)
+        _log.info("%s: %d tiles, %d of them done before", task.path, len(picture.tiles), before)
         return picture
     except NuclensError as error:
         slide.close()
@@ -314,7 +418,17 @@ def _opened(segmenter: Segmenter, path: Path, out: Path, options: BatchOptions) 
 
 def _write_summary(path: Path, outcomes: list[Outcome], card: Card) -> None:
     """One row per input."""
-    header = ["image", "status", "nuclei", *card.schema.names, "mm2", "nuclei_per_mm2", "median_area_um2", "mpp"]
+    header = [
+        "image",
+        "name",
+        "status",
+        "nuclei",
+        *card.schema.names,
+        "mm2",
+        "nuclei_per_mm2",
+        "median_area_um2",
+        "mpp",
+    ]
     header += [*(("tissue",) if card.tissues else ()), "message"]
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, header, restval="", lineterminator="\n")
@@ -324,10 +438,11 @@ def _write_summary(path: Path, outcomes: list[Outcome], card: Card) -> None:
 
 def _summary_row(outcome: Outcome) -> dict[str, Any]:
     if outcome.error is not None:
-        return {"image": outcome.path.name, "status": "failed", "message": str(outcome.error)}
+        return {"image": outcome.path.name, "name": outcome.name, "status": "failed", "message": str(outcome.error)}
     record = outcome.record
     return {
         "image": outcome.path.name,
+        "name": outcome.name,
         "status": "done",
         "nuclei": record["nuclei"],
         **record["by_type"],

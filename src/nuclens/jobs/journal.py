@@ -16,6 +16,7 @@ from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import Instances
 
 PLAN = "plan.json"
+TILES = "tiles.json"
 BLOCKS = "blocks"
 
 
@@ -72,30 +73,45 @@ class DiskJournal:
 
     folder: Path
 
-    def begin(self, plan: Plan) -> None:
+    def begin(self, plan: Plan, tiles: int = 0) -> None:
         """Make the folder, or go on with the one that follows this plan.
+
+        Args:
+            plan: Of the picture.
+            tiles: How many it has, for whoever looks on from outside.
 
         Raises:
             InputError: It follows another plan; the text says what differs.
             OutputError: It cannot be written to.
         """
         wanted = json.loads(plan.to_json())
-        differs = [name for name, value in wanted.items() if self._plan().get(name, value) != value]
+        differs = [name for name, value in wanted.items() if self.plan().get(name, value) != value]
         if differs:
             raise InputError(
                 f"{self.folder}: was begun with another {', '.join(differs)}; "
                 f"give --overwrite to begin again, or another --out"
             )
+        if self.is_left():
+            self.discard()
         try:
-            (self.folder / BLOCKS).mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self.folder / PLAN) as path:
+                path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+            with replacing(self.folder / TILES) as path:
+                path.write_text(json.dumps({"tiles": tiles}) + "\n", encoding="utf-8")
+            (self.folder / BLOCKS).mkdir(exist_ok=True)  # last: blocks without a plan are nobody's
+        except OutputError:
+            raise
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be made ({error.strerror}); give another --out") from error
-        with replacing(self.folder / PLAN) as path:
-            path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+
+    def is_left(self) -> bool:
+        """Whether blocks are there without a plan: one process kept a tile while another removed the journal."""
+        return (self.folder / BLOCKS).exists() and not self.plan()
 
     def follows(self, plan: dict[str, object]) -> bool:
         """Whether it was begun with this plan, as its JSON has it."""
-        return self._plan() == plan
+        return self.plan() == plan
 
     def discard(self) -> None:
         """Remove it, if it is there."""
@@ -103,7 +119,7 @@ class DiskJournal:
 
     def finished(self) -> frozenset[int]:
         """Indices of the tiles that are kept."""
-        return frozenset(int(path.stem) for path in self._blocks())
+        return frozenset(int(path.stem) for path in self.blocks())
 
     def add(self, index: int, nuclei: Instances) -> None:
         """Keep a tile's nuclei; they are on the disk when this returns.
@@ -119,17 +135,18 @@ class DiskJournal:
         Raises:
             DataError: A block is damaged; it is removed, so that a second run makes it again.
         """
-        for path in sorted(self._blocks()):
+        for path in sorted(self.blocks()):
             try:
                 yield FORMATS.get("arrow").read(path)
             except DataError as error:
                 path.unlink(missing_ok=True)
                 raise DataError(f"{error}; removed: run the same command again to make it anew") from error
 
-    def _blocks(self) -> Iterator[Path]:
+    def blocks(self) -> Iterator[Path]:
+        """Files of the tiles that are kept, in no order."""
         return (path for path in (self.folder / BLOCKS).glob("*.arrow") if path.stem.isdecimal())
 
-    def _plan(self) -> dict[str, object]:
+    def plan(self) -> dict[str, object]:
         """The plan it was begun with; nothing where there is none, or only part of one."""
         try:
             plan = json.loads((self.folder / PLAN).read_text(encoding="utf-8"))

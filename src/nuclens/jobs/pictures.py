@@ -24,7 +24,7 @@ from nuclens.jobs.journal import Journal, MemoryJournal
 
 SLIDE_PIXELS = 36_000_000  # above it, and with more than one level, an input is a slide: its labels take 1.5 GB
 PLAIN_PIXELS = 100_000_000  # above it labels and overlay are not written, even where they are asked for
-_REGION = re.compile(r"\s*({0})\s*,\s*({0})\s*,\s*({0})\s*,\s*({0})\s*(px|um|µm)?\s*".format(r"-?\d+\.?\d*"))
+REGION = re.compile(r"\s*({0})\s*,\s*({0})\s*,\s*({0})\s*,\s*({0})\s*(px|um|µm)?\s*".format(r"-?\d+\.?\d*"))
 
 Pixels: TypeAlias = UInt8[np.ndarray, "h w 3"]
 
@@ -58,7 +58,7 @@ class Area:
         """
         if not self.region:
             return None
-        found = _REGION.fullmatch(self.region)
+        found = REGION.fullmatch(self.region)
         if not found:
             raise InputError(f"--region {self.region}: wanted x,y,width,height, as 1000,2000,512,512 or 0,0,500,500um")
         numbers = [float(part) for part in found.groups()[:4]]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -20,9 +20,11 @@ from nuclens.core.census import Census
 from nuclens.core.errors import InputError, OutputError
 from nuclens.core.files import replacing
 from nuclens.core.machine import bytes_read, peak_memory
+from nuclens.core.staging import staging
 from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import AREA, Frame, Instances, concatenate
 from nuclens.jobs.journal import DiskJournal
+from nuclens.jobs.marks import clear_failure, write_mark
 from nuclens.jobs.pictures import PLAIN_PIXELS, Picture, is_slide
 from nuclens.jobs.segment import Segmenter
 from nuclens.jobs.summary import census_of, write_summary
@@ -36,9 +38,23 @@ USUAL_SLIDE = ("csv", "geojson", "geoparquet", SUMMARY)
 DONE = "run.json"
 JOURNAL = "journal"
 HALF_WRITTEN = ".????????-*"  # what a killed process leaves of `replacing`
-_NEXT = ".next"  # files of a result that is not complete
 USUAL_AREA_UM2 = 20.0  # pooled medians of annotated nuclei: MoNuSeg 19 and 25, TNBC 21, CoNSeP 13
 PLAUSIBLE_AREA_UM2 = (12.0, 250.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the results of one picture go, and what its record says of how it was asked for.
+
+    Attributes:
+        name: Of the folder.
+        request: What the results depend on besides the picture.
+        stamp: Of the picture's files, so that a later run need not read them; None where it must.
+    """
+
+    name: str
+    request: dict[str, Any]
+    stamp: list[list[int]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +66,14 @@ class Results:
         out: Where the folders are.
         request: What they were made with; the record repeats it.
         formats: Names of formats, "overlay" and "summary"; none means the usual ones.
+        places: By name of picture; of others the folder is called like the file.
     """
 
     segmenter: Segmenter
     out: Path
     request: dict[str, Any]
     formats: tuple[str, ...]
+    places: Mapping[str, Place] = field(default_factory=dict)
 
     def __call__(self, picture: Picture) -> dict[str, Any]:
         """Write the files of one picture, put them in the place of older ones, and write the record, which is returned.
@@ -65,29 +83,28 @@ class Results:
         Raises:
             OutputError: A file cannot be written; what was in the folder before is untouched then.
         """
-        folder = self.out / Path(picture.name).stem
-        staging = folder / _NEXT
+        folder = self.out / self._place(picture).name
         prepare(folder, HALF_WRITTEN)
-        shutil.rmtree(staging, ignore_errors=True)
-        prepare(staging)
-        try:
+        with staging(folder) as staged:
             with picture.clock.stage("count"):
                 census = census_of(picture, self.segmenter.result(picture))
-            files, notes = self._files(staging, picture, census)
+            files, notes = self._files(staged, picture, census)
             record = self._record(picture, census) | {
                 "files": files,
                 "notes": [*picture.slide.notes, *notes],
             }
-            _put_in_place(staging, folder, files)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        with replacing(folder / DONE) as path:
-            path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            _need_all_tiles(folder, picture)
+            _put_in_place(staged, folder, files)
+        write_mark(folder / DONE, record)
+        clear_failure(folder)
         if isinstance(picture.journal, DiskJournal):
             picture.journal.discard()
         return record
 
-    def _files(self, staging: Path, picture: Picture, census: Census) -> tuple[list[str], list[str]]:
+    def _place(self, picture: Picture) -> Place:
+        return self.places.get(picture.name) or Place(Path(picture.name).stem, self.request)
+
+    def _files(self, staged: Path, picture: Picture, census: Census) -> tuple[list[str], list[str]]:
         """Names of the files that were written, and why others were not."""
         files: list[str] = []
         notes: list[str] = []
@@ -95,26 +112,26 @@ class Results:
             with picture.clock.stage(f"write {name}"):
                 try:
                     if name == SUMMARY:
-                        files += write_summary(staging, picture, census, self.segmenter.model.card)
+                        files += write_summary(staged, picture, census, self.segmenter.model.card)
                     else:
-                        files.append(self._write(staging, name, picture))
+                        files.append(self._write(staged, name, picture))
                 except InputError as error:
                     notes.append(f"{name} not written: {error}")
         return files, notes
 
-    def _write(self, staging: Path, name: str, picture: Picture) -> str:
+    def _write(self, staged: Path, name: str, picture: Picture) -> str:
         """Name of the file that was written."""
         if name == OVERLAY:
-            _write_overlay(staging / "overlay.png", picture, self._whole(picture))
+            _write_overlay(staged / "overlay.png", picture, self._whole(picture))
             return "overlay.png"
         plugin = FORMATS.get(name)
         file = f"instances{plugin.suffix}" if plugin.suffix.startswith(".") else plugin.suffix
         if name == "geojson" and is_slide(picture.slide):
             file += ".gz"  # a million nuclei are a gigabyte of text
         if hasattr(plugin, "write_parts"):
-            plugin.write_parts(staging / file, self.segmenter.result(picture))
+            plugin.write_parts(staged / file, self.segmenter.result(picture))
         else:
-            plugin.write(staging / file, self._whole(picture))
+            plugin.write(staged / file, self._whole(picture))
         return str(file)
 
     def _whole(self, picture: Picture) -> Instances:
@@ -130,6 +147,7 @@ class Results:
 
     def _record(self, picture: Picture, census: Census) -> dict[str, Any]:
         counted = census.result(picture.mm2 if picture.plan.mpp else None)
+        place = self._place(picture)
         median, nuclei = counted["measurements"].get(AREA, {}).get("median"), counted["nuclei"]
         return {
             "nuclens": __version__,
@@ -137,7 +155,8 @@ class Results:
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "plan_digest": picture.plan.digest,
             "plan": json.loads(picture.plan.to_json()),
-            "request": self.request | {"image": picture.plan.image},
+            "request": place.request | {"image": picture.plan.image},
+            "stamp": place.stamp,
             "model": self.segmenter.model.card.name,
             "weights_licence": self.segmenter.model.card.license,
             "height": picture.frame.height,
@@ -152,6 +171,7 @@ class Results:
             "unreadable": picture.unread(),
             "warnings": _warnings(picture, median, nuclei),
             "effort": _effort(picture),
+            "counts": counted,
         }
 
 
@@ -176,7 +196,17 @@ def prepare(folder: Path, *stale: str) -> None:
         raise OutputError(f"{folder}: cannot be written to ({error.strerror}); give another --out") from error
 
 
-def _put_in_place(staging: Path, folder: Path, files: list[str]) -> None:
+def _need_all_tiles(folder: Path, picture: Picture) -> None:
+    """Check that what was written is whole: another process that does the same picture removes the journal too."""
+    lacking = {tile.index for tile in picture.tiles} - picture.unreadable.keys() - picture.journal.finished()
+    if lacking:
+        raise OutputError(
+            f"{folder}: {len(lacking)} tiles went while the files were written, as another process was done with them; "
+            f"run the same command again"
+        )
+
+
+def _put_in_place(staged: Path, folder: Path, files: list[str]) -> None:
     """Replace the files of an older result; without a record the picture counts as not done meanwhile."""
     record = folder / DONE
     old: list[str] = []
@@ -187,7 +217,7 @@ def _put_in_place(staging: Path, folder: Path, files: list[str]) -> None:
         for name in set(old) - set(files):
             (folder / name).unlink(missing_ok=True)
         for name in files:
-            (staging / name).replace(folder / name)
+            (staged / name).replace(folder / name)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written to ({error.strerror}); give another --out") from error
 
