@@ -1,0 +1,461 @@
+"""Files of other places as files of this machine: fetched once, shared by its processes, removed with the last user."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from nuclens.core.errors import DataError, InputError, OutputError
+from nuclens.core.urls import file_system, is_web, last_name, local_path, shown, store_errors, url_of, without_secrets
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_CHUNK = 8 << 20
+_WAITS_S = (0.2, 1.0, 4.0)  # before another try; what arrived in between gives all of them back
+_FORGOTTEN_S = 24 * 3600  # a copy whose users were killed is kept so long for the next one
+_DATA, _TURN, _USERS, _PART = "data", "turn", "users", ".part"
+# What tells one state of a file from another, as the places call it.
+_VERSIONS = ("ETag", "etag", "Content-MD5", "md5Hash", "LastModified", "Last-Modified", "mtime", "updated", "created")
+# Where a name with slashes needs no folder, and asking for one may make a whole bucket.
+_FOLDERLESS = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"))
+# Of slides in several files, what is fetched from beside the one that is named.
+_BESIDE = {".dcm": (".dcm",), ".vms": (".jpg", ".opt"), ".vmu": (".ngr", ".opt")}
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a place says of a file: which state of it lies there, without its bytes.
+
+    Attributes:
+        size: Bytes, None where the place does not say.
+        version: Entity tag, checksum or time; empty where there is none.
+    """
+
+    size: int | None
+    version: str
+
+
+class Copy:
+    """A file of another place, here until it is closed by its last user of all processes.
+
+    Attributes:
+        url: Where it came from, as it may be shown.
+        path: The copy.
+    """
+
+    def __init__(self, url: str, path: Path, folder: Path, users: int) -> None:
+        self.url, self.path = url, path
+        # So also where nobody closes it, at the latest when the process ends.
+        self._release = weakref.finalize(self, _release, folder, users)
+
+    def close(self) -> None:
+        """Let go of it; may be called again."""
+        self._release()
+
+
+def stamp(url: str) -> Stamp:
+    """What the place says of a file now.
+
+    Raises:
+        DataError: It is not there, or the place cannot be reached.
+        MissingExtraError: A package is not installed.
+    """
+    with _told(url):
+        system, place = file_system(url)
+        return _patiently(lambda: _stamp(system, place), shown(url))
+
+
+def fetch(url: str, cache: Path | None = None) -> Copy:
+    """A file of another place, and the others of its slide, in a folder for copies.
+
+    Processes that ask for the same state of the same file share a copy: one
+    fetches, the others wait. What was fetched before a connection broke or a
+    process was killed is not fetched again.
+
+    Args:
+        url: A URL, as `url_of` gives it.
+        cache: Folder for copies; one of the user's own for temporary files, if not given.
+
+    Raises:
+        DataError: It is not there, cannot be fetched, or arrives in another size.
+        InputError: It names no file.
+        MissingExtraError: A package is not installed.
+        OutputError: There is no room, or no right to write.
+    """
+    name = last_name(url)
+    with _told(url):
+        system, place = file_system(url)
+        files = _patiently(lambda: _files(system, place, url), shown(url))
+    known = repr((url, [(file.name, file.stamp) for file in files]))
+    if not all(file.stamp.version for file in files):
+        known += secrets.token_hex(8)  # nobody can tell whether another's copy is of the same state
+    base = cache_folder(cache)
+    _sweep(base)
+    folder = base / hashlib.sha256(known.encode()).hexdigest()[:32]
+    turn = _wait_for_turn(folder)
+    try:
+        with _told(url):
+            _complete(system, files, folder / _DATA, url)
+        users = _locked(folder / _USERS, wait=True, shared=True)
+    finally:
+        os.close(turn)
+    return Copy(shown(url), folder / _DATA / name, folder, users)
+
+
+@contextmanager
+def fetched(source: str | Path, cache: Path | None = None) -> Iterator[Path]:
+    """A file to read: itself where it is one of this machine, else a copy for as long as the body runs.
+
+    Raises:
+        DataError: As `fetch`; errors of the body name the URL and not the copy.
+        InputError: It names no file.
+        MissingExtraError: A package is not installed.
+        OutputError: There is no room for it.
+    """
+    url = url_of(source)
+    here = Path(source) if url is None else local_path(url)
+    if here is not None:
+        yield here
+        return
+    copy = fetch(str(url), cache)
+    try:
+        yield copy.path
+    except DataError as error:
+        raise type(error)(str(error).replace(str(copy.path), copy.url)) from error
+    finally:
+        copy.close()
+
+
+@contextmanager
+def delivered(target: str | Path) -> Iterator[Path]:
+    """A name to write to: itself where it is of this machine, else one whose file is sent to the URL after the body.
+
+    Raises:
+        InputError: The place takes no files.
+        MissingExtraError: A package is not installed.
+        OutputError: It cannot be sent.
+    """
+    url = url_of(target)
+    here = Path(target) if url is None else local_path(url)
+    if here is not None:
+        yield here
+        return
+    with tempfile.TemporaryDirectory(prefix="nuclens-") as folder:
+        path = Path(folder) / last_name(str(url))
+        try:
+            yield path
+        except (InputError, OutputError) as error:
+            raise type(error)(str(error).replace(str(path), shown(str(url)))) from error
+        with sending(str(url)) as (system, place):
+            put(system, path, place)
+
+
+@contextmanager
+def sending(url: str) -> Iterator[tuple[Any, str]]:
+    """The file system and the place of a URL to write to, with its failures told in one line.
+
+    Raises:
+        MissingExtraError: A package is not installed.
+        OutputError: The place takes no files, cannot be reached, or refuses.
+    """
+    if is_web(url):
+        raise OutputError(f"{shown(url)}: a web server takes no files; wanted a folder, or s3://, gs:// and the like")
+    try:
+        yield file_system(url)
+    except (InputError, OutputError):
+        raise
+    except store_errors() as error:
+        # Without its cause, whose text may hold a signature.
+        raise OutputError(f"{shown(url)}: cannot be written to ({_reason(error)})") from None
+
+
+def put(system: Any, path: Path, place: str) -> None:
+    """Send a file; to be called within `sending`."""
+    protocols = (system.protocol,) if isinstance(system.protocol, str) else system.protocol
+    if not _FOLDERLESS.intersection(protocols):
+        system.makedirs(place.rpartition("/")[0], exist_ok=True)
+    system.put_file(str(path), place)
+
+
+def cache_folder(cache: Path | None = None) -> Path:
+    """The folder for copies, made if there is none; by default for this user alone, below that for temporary files.
+
+    Raises:
+        OutputError: It cannot be made, or somebody else's is in its place.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir()) / f"nuclens-{user}" if cache is None else cache
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}); give --cache DIR") from error
+    # Anyone may write to the folder for temporary files, and could have put theirs there first.
+    if (
+        cache is None
+        and hasattr(os, "getuid")
+        and (found.st_uid != user or found.st_mode & 0o22 or folder.is_symlink())
+    ):
+        raise OutputError(f"{folder}: belongs to somebody else, or others may write there; give --cache DIR")
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One file to fetch: where it lies, what it is called beside the others, and its state."""
+
+    place: str
+    name: str
+    stamp: Stamp
+
+
+def _files(system: Any, place: str, url: str) -> list[_File]:
+    """The file itself and, where folders can be listed, those that its slide may lie in besides."""
+    system.invalidate_cache()
+    name = last_name(url)
+    main, suffix = _File(place, name, _stamp(system, place)), PurePosixPath(name).suffix.lower()
+    parent = place.rpartition("/")[0]
+    if is_web(url) or suffix not in (".mrxs", *_BESIDE):
+        return [main]
+    if suffix == ".mrxs":
+        found = system.find(place.removesuffix(PurePosixPath(name).suffix))
+    else:
+        listed = system.ls(parent, detail=True)
+        files = [entry["name"] for entry in listed if entry["type"] == "file"]
+        found = [other for other in files if other.lower().endswith(_BESIDE[suffix])]
+    others = []
+    for other in sorted(found):
+        below = other.removeprefix(parent).lstrip("/")
+        if ".." in PurePosixPath(below).parts or "\0" in below or other == parent:
+            raise DataError(f"a file beside it is called {below!r:.60}; wanted a plain name")
+        if below != name:
+            others.append(_File(other, below, _stamp(system, other)))
+    return [main, *others]
+
+
+def _stamp(system: Any, place: str) -> Stamp:
+    entry = system.info(place)  # and not as listed: a listing may say the same in other words
+    if entry.get("type") == "directory":
+        raise DataError("a folder; wanted a file")
+    version = next((str(entry[key]) for key in _VERSIONS if entry.get(key)), "")
+    return Stamp(entry.get("size"), version)
+
+
+def _complete(system: Any, files: list[_File], folder: Path, url: str) -> None:
+    """Fetch what is not there yet, all of it or an error."""
+    missing = [file for file in files if not _whole(folder / file.name, file.stamp)]
+    need = sum((file.stamp.size or 0) - _size(folder / f"{file.name}{_PART}") for file in missing)
+    try:
+        folder.mkdir(exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if need > free:
+            raise OutputError(
+                f"{shown(url)}: takes {need / 1e9:.2f} GB more, {folder.parent.parent} has {free / 1e9:.2f} GB free; "
+                f"give --cache DIR on a larger disk"
+            )
+        for file in missing:
+            _log.info("%s: fetching %s, %s bytes", shown(url), file.name, file.stamp.size)
+            (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
+            _fetch(system, file, folder / file.name)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        raise OutputError(
+            f"{shown(url)}: the disk of {folder.parent.parent} is full; give --cache DIR on a larger one"
+        ) from None
+
+
+def _fetch(system: Any, file: _File, target: Path) -> None:
+    part = target.with_name(f"{target.name}{_PART}")
+
+    def once() -> None:
+        _stream(system, file, part)
+        if _stamp(system, file.place) != file.stamp:
+            part.unlink()
+            raise EOFError("it changed while it was fetched")
+
+    _patiently(once, target.name, lambda: _size(part))
+    part.replace(target)
+
+
+def _patiently(call: Callable[[], T], name: str, arrived: Callable[[], int] = lambda: 0) -> T:
+    """What a call gives, which is tried again while it may help; without end, as long as more arrives."""
+    tried = 0
+    while True:
+        before = arrived()
+        try:
+            return call()
+        except store_errors() as error:
+            tried = 0 if arrived() > before else tried
+            if _is_final(error) or tried == len(_WAITS_S):
+                raise
+            _log.warning("%s: broke off after %d bytes, trying again", name, arrived())
+        time.sleep(_WAITS_S[tried])
+        tried += 1
+
+
+def _stream(system: Any, file: _File, part: Path) -> None:
+    """Append what lacks to the part that is here; begin anew where the place gives no later bytes alone."""
+    size, had = file.stamp.size, _size(part)
+    if size is not None and had > size:
+        part.unlink()
+        had = 0
+    part.touch()
+    if had != size:
+        # From the start in one request; a server that knows no ranges refuses any other.
+        options = {"block_size": 0} if is_web(file.place) and not had else {"block_size": _CHUNK, "cache_type": "none"}
+        with system.open(file.place, "rb", **options) as source, part.open("ab") as target:
+            try:
+                if had:
+                    source.seek(had)
+                while size is None or target.tell() < size:
+                    data = source.read(_CHUNK if size is None else min(_CHUNK, size - target.tell()))
+                    if not data:
+                        break
+                    target.write(data)
+                    target.flush()
+            except ValueError:
+                if not had:
+                    raise
+                target.truncate(0)
+                raise EOFError("no part of it alone is given") from None
+    if size is not None and _size(part) != size:
+        raise EOFError(f"{_size(part)} bytes arrived; wanted {size}")
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether another try cannot help: what is not there or not allowed, and what fails on this machine."""
+    cause = error.__cause__ or error
+    status = getattr(cause, "status", None)
+    if isinstance(status, int):
+        return status < 500 and status not in (408, 429)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        return True
+    return isinstance(cause, FileNotFoundError | PermissionError | IsADirectoryError) or type(cause) is ValueError
+
+
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    """Tell failures in one line that begins with the URL, without what is secret in it."""
+    try:
+        yield
+    except DataError as error:
+        raise type(error)(f"{shown(url)}: {error}") from None
+    except (InputError, OutputError):
+        raise
+    except store_errors() as error:
+        # Without its cause, whose text may hold a signature.
+        raise DataError(f"{shown(url)}: cannot be fetched ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    cause = error.__cause__ or error
+    if isinstance(cause, FileNotFoundError) or getattr(cause, "status", 0) == 404:
+        return "there is no such file, or no right to see it"
+    if isinstance(cause, PermissionError) or getattr(cause, "status", 0) in (401, 403):
+        return "no right to it: account, key or signature are missing, wrong or too old"
+    text = " ".join(without_secrets(str(cause)).split())
+    return f"{text:.160}" or type(cause).__name__
+
+
+def _whole(path: Path, stamp: Stamp) -> bool:
+    return path.is_file() and stamp.size in (None, path.stat().st_size)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _wait_for_turn(folder: Path) -> int:
+    """A lock for making or removing what is in a folder, which is made if there is none."""
+    while True:
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            turn = _locked(folder / _TURN, wait=True)
+        except FileNotFoundError:
+            continue  # removed by its last user just now
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be written to ({error.strerror}); give --cache DIR") from error
+        if _is_there(folder / _TURN, turn):
+            os.utime(turn)  # counts the time after which it is forgotten
+            return turn
+        os.close(turn)
+
+
+def _is_there(path: Path, handle: int) -> bool:
+    """Whether the file that was opened is still the one of that name."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    return False
+
+
+def _locked(path: Path, *, wait: bool, shared: bool = False) -> int:
+    """The handle of a file, locked against other processes and threads until it is closed, whatever ends the process.
+
+    Raises:
+        BlockingIOError: Another has it, and waiting is not wanted.
+    """
+    import fcntl  # here, since Windows has none, and only copies need it
+
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _release(folder: Path, users: int) -> None:
+    """End one use of a copy, and remove it if that was the last."""
+    try:
+        turn = _locked(folder / _TURN, wait=True)
+    except OSError:
+        os.close(users)  # somebody has removed all of it
+        return
+    os.close(users)
+    try:
+        _remove_unused(folder)
+    finally:
+        os.close(turn)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove a folder that nobody uses; to be called by who has the turn."""
+    with suppress(BlockingIOError, FileNotFoundError):
+        alone = _locked(folder / _USERS, wait=False)
+        try:
+            # Renamed first, so that nobody finds half of it.
+            gone = folder.rename(folder.with_name(f".{secrets.token_hex(8)}"))
+            shutil.rmtree(gone, ignore_errors=True)
+        finally:
+            os.close(alone)
+
+
+def _sweep(base: Path) -> None:
+    """Remove copies that killed processes left long ago."""
+    for turn_file in base.glob(f"*/{_TURN}"):
+        with suppress(OSError):
+            if time.time() - turn_file.stat().st_mtime < _FORGOTTEN_S:
+                continue
+            turn = _locked(turn_file, wait=False)
+            try:
+                if _is_there(turn_file, turn):
+                    _remove_unused(turn_file.parent)
+            finally:
+                os.close(turn)
