@@ -24,7 +24,7 @@ import pytest
 
 from nuclens.core import remote
 from nuclens.core.errors import DataError, InputError, OutputError, UnreadableImageError
-from nuclens.core.remote import cache_folder, delivered, fetch, fetched, stamp
+from nuclens.core.remote import cache_folder, delivered, fetch, fetched, state
 from nuclens.core.schema import ClassSchema
 from nuclens.core.slides import open_image
 from nuclens.core.types import Frame, no_instances, read_instances
@@ -339,15 +339,15 @@ def test_a_copy_nobody_closes_goes_with_its_last_reference(memory: Any, tmp_path
     assert left(tmp_path) == []
 
 
-def test_what_is_said_of_a_file(memory: Any) -> None:
+def test_the_state_tells_files_apart_without_fetching_them(memory: Any, tmp_path: Path) -> None:
     memory.pipe("/b/a.bin", DATA)
-    before = stamp("memory://b/a.bin")
-    assert before.size == len(DATA)
-    assert before.version
+    before = state("memory://b/a.bin")
+    with closing(fetch("memory://b/a.bin", tmp_path)) as copy:
+        assert copy.state == before == state("memory://b/a.bin")
     memory.pipe("/b/a.bin", DATA)
-    assert stamp("memory://b/a.bin") != before
+    assert state("memory://b/a.bin") not in ("", before)
     with pytest.raises(DataError, match="memory://b: a folder; wanted a file"):
-        stamp("memory://b")
+        state("memory://b")
 
 
 def picture(path: Path) -> np.ndarray:

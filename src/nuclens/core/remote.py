@@ -36,47 +36,34 @@ _FOLDERLESS = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"))
 _BESIDE = {".dcm": (".dcm",), ".vms": (".jpg", ".opt"), ".vmu": (".ngr", ".opt")}
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What a place says of a file: which state of it lies there, without its bytes.
-
-    Attributes:
-        size: Bytes, None where the place does not say.
-        version: Entity tag, checksum or time; empty where there is none.
-    """
-
-    size: int | None
-    version: str
-
-
 class Copy:
     """A file of another place, here until it is closed by its last user of all processes.
 
     Attributes:
         url: Where it came from, as it may be shown.
         path: The copy.
+        state: As `state` has it.
     """
 
-    def __init__(self, url: str, path: Path, folder: Path, users: int) -> None:
-        self.url, self.path = url, path
+    def __init__(self, url: str, state: str, path: Path, users: int) -> None:
+        self.url, self.state, self.path = url, state, path
         # So also where nobody closes it, at the latest when the process ends.
-        self._release = weakref.finalize(self, _release, folder, users)
+        self._release = weakref.finalize(self, _release, path.parent.parent, users)
 
     def close(self) -> None:
         """Let go of it; may be called again."""
         self._release()
 
 
-def stamp(url: str) -> Stamp:
-    """What the place says of a file now.
+def state(url: str) -> str:
+    """What tells the files that lie at a URL now from earlier ones, without their bytes; empty where nothing does.
 
     Raises:
-        DataError: It is not there, or the place cannot be reached.
+        DataError: They are not there, or the place cannot be reached.
+        InputError: It names no file.
         MissingExtraError: A package is not installed.
     """
-    with _told(url):
-        system, place = file_system(url)
-        return _patiently(lambda: _stamp(system, place), shown(url))
+    return _state(_look(url)[1])
 
 
 def fetch(url: str, cache: Path | None = None) -> Copy:
@@ -97,15 +84,12 @@ def fetch(url: str, cache: Path | None = None) -> Copy:
         OutputError: There is no room, or no right to write.
     """
     name = last_name(url)
-    with _told(url):
-        system, place = file_system(url)
-        files = _patiently(lambda: _files(system, place, url), shown(url))
-    known = repr((url, [(file.name, file.stamp) for file in files]))
-    if not all(file.stamp.version for file in files):
-        known += secrets.token_hex(8)  # nobody can tell whether another's copy is of the same state
+    system, files = _look(url)
+    now = _state(files)
     base = cache_folder(cache)
     _sweep(base)
-    folder = base / hashlib.sha256(known.encode()).hexdigest()[:32]
+    # Without a state nobody can tell whether another's copy is the same.
+    folder = base / _digest(url, now or secrets.token_hex(16))
     turn = _wait_for_turn(folder)
     try:
         with _told(url):
@@ -113,7 +97,7 @@ def fetch(url: str, cache: Path | None = None) -> Copy:
         users = _locked(folder / _USERS, wait=True, shared=True)
     finally:
         os.close(turn)
-    return Copy(shown(url), folder / _DATA / name, folder, users)
+    return Copy(shown(url), now, folder / _DATA / name, users)
 
 
 @contextmanager
@@ -215,12 +199,36 @@ def cache_folder(cache: Path | None = None) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
+class _Stamp:
+    """What a place says of a file: its bytes, None where it does not say, and a tag, checksum or time, if any."""
+
+    size: int | None
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class _File:
-    """One file to fetch: where it lies, what it is called beside the others, and its state."""
+    """One file to fetch: where it lies, and what it is called beside the others."""
 
     place: str
     name: str
-    stamp: Stamp
+    stamp: _Stamp
+
+
+def _look(url: str) -> tuple[Any, list[_File]]:
+    """The file system of a URL, and the files there."""
+    with _told(url):
+        system, place = file_system(url)
+        return system, _patiently(lambda: _files(system, place, url), shown(url))
+
+
+def _state(files: list[_File]) -> str:
+    known = all(file.stamp.version for file in files)
+    return _digest(*(f"{file.name} {file.stamp}" for file in files)) if known else ""
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:32]
 
 
 def _files(system: Any, place: str, url: str) -> list[_File]:
@@ -247,12 +255,12 @@ def _files(system: Any, place: str, url: str) -> list[_File]:
     return [main, *others]
 
 
-def _stamp(system: Any, place: str) -> Stamp:
+def _stamp(system: Any, place: str) -> _Stamp:
     entry = system.info(place)  # and not as listed: a listing may say the same in other words
     if entry.get("type") == "directory":
         raise DataError("a folder; wanted a file")
     version = next((str(entry[key]) for key in _VERSIONS if entry.get(key)), "")
-    return Stamp(entry.get("size"), version)
+    return _Stamp(entry.get("size"), version)
 
 
 def _complete(system: Any, files: list[_File], folder: Path, url: str) -> None:
@@ -373,7 +381,7 @@ def _reason(error: Exception) -> str:
     return f"{text:.160}" or type(cause).__name__
 
 
-def _whole(path: Path, stamp: Stamp) -> bool:
+def _whole(path: Path, stamp: _Stamp) -> bool:
     return path.is_file() and stamp.size in (None, path.stat().st_size)
 
 

@@ -165,7 +165,11 @@ def array_slide(array: Shaped[np.ndarray, "..."], mpp: float | None = None) -> A
 
 
 class FetchedSlide:
-    """A slide of another place, read from its copy on this machine, which goes when the slide is closed."""
+    """A slide of another place, read from its copy on this machine, which goes when the slide is closed.
+
+    Attributes:
+        state: What tells the files there from earlier ones, as `state` of a URL has it.
+    """
 
     def __init__(self, slide: Slide, copy: Copy) -> None:
         """Take over both.
@@ -174,7 +178,7 @@ class FetchedSlide:
             slide: The copy, opened.
             copy: Where it is from.
         """
-        self._slide, self._copy = slide, copy
+        self._slide, self._copy, self.state = slide, copy, copy.state
         self.shape, self.levels, self.mpp, self.power = slide.shape, slide.levels, slide.mpp, slide.power
         self.digest, self.notes, self.origin, self.plane = slide.digest, slide.notes, slide.origin, slide.plane
 

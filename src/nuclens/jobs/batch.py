@@ -15,12 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from nuclens.core.card import Card
-from nuclens.core.errors import InputError, NuclensError, UnknownPluginError, UnreadableImageError
+from nuclens.core.errors import (
+    DataError,
+    InputError,
+    MissingExtraError,
+    NuclensError,
+    UnknownPluginError,
+    UnreadableImageError,
+)
 from nuclens.core.files import replacing
 from nuclens.core.flow import Stopwatch
 from nuclens.core.plan import scale_of
+from nuclens.core.remote import fetched, state
 from nuclens.core.slides import companions, file_digest, open_image, picture_suffixes
 from nuclens.core.types import Progress
+from nuclens.core.urls import shown, url_of
+from nuclens.jobs.delivery import Destination
 from nuclens.jobs.journal import DiskJournal
 from nuclens.jobs.pictures import Area, Picture
 from nuclens.jobs.results import DONE, JOURNAL, Results, all_formats, prepare
@@ -29,6 +39,7 @@ from nuclens.jobs.segment import TILE_PX, Segmenter, load_model, run
 _log = logging.getLogger(__name__)
 
 SUMMARY = "summary.csv"
+LOG = "nuclens.log"  # where who calls keeps one beside the results
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,8 @@ class BatchOptions:
         engine: What runs the model.
         threads: Cores to keep busy; None means all that the process may use.
         area: Which part of each input is searched.
+        cache: Folder for what is fetched from URLs, and for what is not finished of results that go to one; one of
+            the user's own for temporary files, if not given.
     """
 
     model: str = "default"
@@ -54,6 +67,7 @@ class BatchOptions:
     engine: str = "openvino"
     threads: int | None = None
     area: Area = field(default_factory=Area)
+    cache: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +75,7 @@ class Outcome:
     """What became of one input.
 
     Attributes:
-        path: The input.
+        path: The input; of a URL what may be shown of it.
         record: What its `run.json` says; empty if it failed.
         error: Why it failed.
         skipped: Whether it had been done before.
@@ -84,7 +98,7 @@ def segment_files(
 ) -> list[Outcome]:
     """Segment files into `out/<stem>/`, and write `out/summary.csv`; one failing input fails alone.
 
-    A picture is done when its `run.json` is there, which is written last; done
+    Inputs and `out` may be URLs. A picture is done when its `run.json` is there, which is written last; done
     pictures are skipped. One that was begun goes on with the tiles it lacks, and
     its files are the same as if nothing had happened.
 
@@ -93,11 +107,15 @@ def segment_files(
         CheckpointError: The model is incomplete; nothing was done then.
         OutputError: `out` cannot be written to.
     """
-    paths, out, formats = find_inputs(inputs), Path(out), _known(options.formats)
+    paths, place, formats = find_inputs(inputs), Destination(out, options.cache), _known(options.formats)
+    out = place.folder
+    # What opens a URL may hold secrets, which the path that stands for it lacks.
+    urls = {Path(shown(source)): url for source in inputs if (url := url_of(source))}
     segmenter = load_model(options.model, engine=options.engine, tile_px=options.tile_px, threads=options.threads)
     if options.mpp is not None:
         scale_of(segmenter.model.card, options.mpp, "--mpp")
     prepare(out)
+    place.begin()
     # What a result depends on besides its image, checked when a picture is found done.
     request = {
         "model": segmenter.model.digest,
@@ -110,22 +128,27 @@ def segment_files(
     outcomes = (
         {}
         if options.overwrite
-        else {path: outcome for path in paths if (outcome := _before(path, out, request, options.area.strict))}
+        else {
+            path: outcome
+            for path in paths
+            if (outcome := _before(urls.get(path, path), out / path.stem, request, options.area.strict))
+        }
     )
     todo = [path for path in paths if path not in outcomes]
     tally = _Tally(report, len(todo))
-    pictures = tally.counted(_opened(segmenter, path, out, options) for path in todo)
-    results = run(segmenter, pictures, Results(segmenter, out, request, formats), tally.tile)
+    pictures = tally.counted(_opened(segmenter, urls.get(path, path), out / path.stem, options) for path in todo)
+    results = run(segmenter, pictures, place.after(Results(segmenter, out, request, formats)), tally.tile)
     for path, result in zip(todo, results, strict=True):
         outcomes[path] = Outcome(path, error=result) if isinstance(result, NuclensError) else Outcome(path, result)
         _log_outcome(outcomes[path])
     done = [outcomes[path] for path in paths]
     _write_summary(out / SUMMARY, done, segmenter.model.card)
+    place.end(SUMMARY, LOG)
     return done
 
 
 def find_inputs(patterns: Sequence[str | Path]) -> list[Path]:
-    """Files that inputs name: files themselves, and the pictures among those of folders and globs.
+    """Files that inputs name: files and URLs themselves, and the pictures among those of folders and globs.
 
     Raises:
         InputError: A folder or a glob holds no picture, or two files would share an output folder.
@@ -143,6 +166,8 @@ def find_inputs(patterns: Sequence[str | Path]) -> list[Path]:
 
 
 def _matches(pattern: str | Path) -> list[Path]:
+    if url_of(pattern):
+        return [Path(shown(pattern))]
     path = Path(pattern)
     try:
         if path.is_dir():
@@ -192,13 +217,13 @@ def _area_request(area: Area) -> dict[str, Any]:
     return {"tissue": str(mask), "region": area.region, "frame": area.frame}
 
 
-def _before(path: Path, out: Path, request: dict[str, Any], strict: bool) -> Outcome | None:
+def _before(source: str | Path, folder: Path, request: dict[str, Any], strict: bool) -> Outcome | None:
     """What an earlier run left for this input; None if there is nothing complete."""
-    mark = out / path.stem / DONE
+    mark, path = folder / DONE, Path(shown(source))
     try:
         record = json.loads(mark.read_text(encoding="utf-8"))
-        wanted = request | {"image": file_digest(path, *companions(path))}
-    except (OSError, ValueError, UnreadableImageError):
+        wanted = request | {"image": _digest(source, record)}
+    except (OSError, ValueError, DataError, MissingExtraError):
         return None
     made = record.get("request", {})
     differs = [name for name, value in wanted.items() if made.get(name) != value]
@@ -212,6 +237,15 @@ def _before(path: Path, out: Path, request: dict[str, Any], strict: bool) -> Out
     if journal.follows(record["plan"]):
         journal.discard()  # the process ended between writing the record and this
     return Outcome(path, record, skipped=True)
+
+
+def _digest(source: str | Path, record: dict[str, Any]) -> str:
+    """Digest of an input; of a URL where nothing has changed since the record was written, without fetching it."""
+    url = url_of(source)
+    if url is not None and record.get("state") and record["state"] == state(url):
+        return str(record["plan"]["image"])
+    with fetched(source) as path:
+        return file_digest(path, *companions(path))
 
 
 def _log_outcome(outcome: Outcome) -> None:
@@ -253,18 +287,18 @@ class _Tally:
             self.report(Progress("segment", self.done, self.tiles + self.waiting, self.nuclei, self.mm2))
 
 
-def _opened(segmenter: Segmenter, path: Path, out: Path, options: BatchOptions) -> Picture | NuclensError:
+def _opened(segmenter: Segmenter, source: str | Path, folder: Path, options: BatchOptions) -> Picture | NuclensError:
     """A picture ready to be read, with what an earlier run has done of it, or why it cannot be."""
-    clock = Stopwatch()
+    clock, name = Stopwatch(), shown(source)
     try:
         with clock.stage("open"):
-            slide = open_image(path)
+            slide = open_image(source, options.cache)
     except NuclensError as error:
         return error
     try:
         with clock.stage("plan"):
-            picture = replace(segmenter.picture(str(path), slide, options.mpp, options.area), clock=clock)
-            journal = DiskJournal(out / path.stem / JOURNAL)
+            picture = replace(segmenter.picture(name, slide, options.mpp, options.area), clock=clock)
+            journal = DiskJournal(folder / JOURNAL)
             if options.overwrite and not journal.follows(json.loads(picture.plan.to_json())):
                 journal.discard()
             # There is nothing to go on with in a picture of one tile.
@@ -272,7 +306,7 @@ def _opened(segmenter: Segmenter, path: Path, out: Path, options: BatchOptions) 
                 journal.begin(picture.plan)
                 picture = replace(picture, journal=journal)
         before = len(picture.journal.finished())
-        _log.info("%s: %d tiles, %d of them done before", path, len(picture.tiles), before)
+        _log.info("%s: %d tiles, %d of them done before", name, len(picture.tiles), before)
         return picture
     except NuclensError as error:
         slide.close()

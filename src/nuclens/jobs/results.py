@@ -20,6 +20,7 @@ from nuclens.core.census import Census
 from nuclens.core.errors import InputError, OutputError
 from nuclens.core.files import replacing
 from nuclens.core.machine import bytes_read, peak_memory
+from nuclens.core.slides import FetchedSlide
 from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import AREA, Frame, Instances, concatenate
 from nuclens.jobs.journal import DiskJournal
@@ -134,6 +135,7 @@ class Results:
         return {
             "nuclens": __version__,
             "input": picture.name,
+            **({"state": picture.slide.state} if isinstance(picture.slide, FetchedSlide) else {}),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "plan_digest": picture.plan.digest,
             "plan": json.loads(picture.plan.to_json()),
