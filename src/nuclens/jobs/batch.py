@@ -49,7 +49,7 @@ class BatchOptions:
     Attributes:
         model: Name or folder.
         mpp: Micrometres per pixel of all inputs; None reads it from each.
-        formats: Names of formats, "overlay" and "summary"; none means the usual ones.
+        formats: Names of formats, "heatmap", "overlay" and "summary"; none means the usual ones.
         tile_px: Side of a tile's core.
         overwrite: Whether finished pictures are done again, and journals of other plans begun anew.
         engine: What runs the model.

@@ -23,14 +23,16 @@ from nuclens.core.machine import bytes_read, peak_memory
 from nuclens.core.slides import FetchedSlide
 from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import AREA, Frame, Instances, concatenate
+from nuclens.jobs.heatmap import write_heatmap
 from nuclens.jobs.journal import DiskJournal
 from nuclens.jobs.pictures import PLAIN_PIXELS, Picture, is_slide
 from nuclens.jobs.segment import Segmenter
-from nuclens.jobs.summary import census_of, write_summary
+from nuclens.jobs.summary import census_of, on_level_0, view_of, write_summary
 from nuclens.report.overlay import overlay
 
 OVERLAY = "overlay"
 SUMMARY = "summary"
+HEATMAP = "heatmap"
 # What is written where nothing is asked for: of plain images, and of slides, which no picture holds.
 USUAL = ("csv", "geojson", "geoparquet", "labels", OVERLAY)
 USUAL_SLIDE = ("csv", "geojson", "geoparquet", SUMMARY)
@@ -50,7 +52,7 @@ class Results:
         segmenter: What made them.
         out: Where the folders are.
         request: What they were made with; the record repeats it.
-        formats: Names of formats, "overlay" and "summary"; none means the usual ones.
+        formats: Names of formats, "heatmap", "overlay" and "summary"; none means the usual ones.
     """
 
     segmenter: Segmenter
@@ -105,6 +107,10 @@ class Results:
 
     def _write(self, staging: Path, name: str, picture: Picture) -> str:
         """Name of the file that was written."""
+        if name == HEATMAP:
+            nuclei = on_level_0(picture, self.segmenter.result(picture))
+            write_heatmap(staging / "heatmap.png", nuclei, view_of(picture))
+            return "heatmap.png"
         if name == OVERLAY:
             _write_overlay(staging / "overlay.png", picture, self._whole(picture))
             return "overlay.png"
@@ -159,7 +165,7 @@ class Results:
 
 def all_formats() -> tuple[str, ...]:
     """Every result that can be asked for."""
-    return (*FORMATS.names(), OVERLAY, SUMMARY)
+    return (*FORMATS.names(), HEATMAP, OVERLAY, SUMMARY)
 
 
 def prepare(folder: Path, *stale: str) -> None:
