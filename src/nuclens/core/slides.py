@@ -200,25 +200,27 @@ class FetchedSlide:
         self._copy.close()
 
 
-def open_image(path: str | Path, cache: Path | None = None) -> Slide:
+def open_image(path: str | Path, cache: Path | None = None, *, reader: str = "") -> Slide:
     """Open a picture or slide with the first reader that its suffix picks and that knows its kind.
 
     Args:
         path: A file, or a URL, as s3://bucket/slide.svs, whose file is fetched once and opened from there.
         cache: Folder for what is fetched; by default one of the user's own for temporary files.
+        reader: Name of the only reader to ask, as "cucim".
 
     Raises:
-        UnreadableImageError: There is no such file or no such reader, or the file cannot be read or fetched.
+        UnknownPluginError: There is no reader of that name.
+        UnreadableImageError: There is no such file or none for its suffix, or the file cannot be read or fetched.
         InputError: The URL is of a kind that is not opened.
         MissingExtraError: Only a reader whose package is not installed knows the suffix, or what opens URLs is not.
         OutputError: There is no room for what is fetched.
     """
     url = url_of(path)
     if url is None:
-        return _opened(Path(path))
+        return _opened(Path(path), reader)
     here = local_path(url)
     if here is not None:
-        return _opened(here)
+        return _opened(here, reader)
     try:
         copy = fetch(url, cache)
     except DataError as error:
@@ -226,18 +228,18 @@ def open_image(path: str | Path, cache: Path | None = None) -> Slide:
     with ExitStack() as stack:
         stack.callback(copy.close)
         try:
-            slide = FetchedSlide(_opened(copy.path), copy)
+            slide = FetchedSlide(_opened(copy.path, reader), copy)
         except UnreadableImageError as error:
             raise UnreadableImageError(str(error).replace(str(copy.path), copy.url)) from error
         stack.pop_all()
         return slide
 
 
-def _opened(path: Path) -> Slide:
+def _opened(path: Path, reader: str) -> Slide:
     if not path.is_file():
         raise UnreadableImageError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; wanted a picture")
     suffix, reasons, missing = path.suffix.lower(), [], None
-    for name in readers_of(suffix):
+    for name in [reader] if reader else readers_of(suffix):
         try:
             return READERS.get(name).open(path)
         except UnsupportedImageError as error:
@@ -258,8 +260,12 @@ def _opened(path: Path) -> Slide:
 
 
 def readers_of(suffix: str) -> list[str]:
-    """Names of the readers for a suffix, in the order they are asked: those that list it earlier come first."""
-    ranks = [(name, READERS.get(name).suffixes) for name in READERS.names()]
+    """Names of the readers for a suffix, in the order they are asked: those that list it earlier come first.
+
+    One with a `by_name` that is true is left out: it reads only what it is named for.
+    """
+    plugins = [(name, READERS.get(name)) for name in READERS.names()]
+    ranks = [(name, reader.suffixes) for name, reader in plugins if not getattr(reader, "by_name", False)]
     return sorted((name for name, known in ranks if suffix in known), key=lambda name: dict(ranks)[name].index(suffix))
 
 
