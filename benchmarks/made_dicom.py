@@ -12,6 +12,7 @@ import numpy as np
 import pydicom
 from jaxtyping import UInt8
 from pydicom.encaps import encapsulate
+from pydicom.uid import UID
 
 from nuclens.core.slides import open_image
 from nuclens.testing.slides import shrunk, write_dicom
@@ -63,7 +64,7 @@ def write(path: Path, rgb: Pixels, encode: Callable[[Pixels], bytes], mpp: float
     file.TotalPixelMatrixRows, file.TotalPixelMatrixColumns = height, width
     file.ImagedVolumeHeight, file.ImagedVolumeWidth = height * mpp / 1000, width * mpp / 1000
     file.PhotometricInterpretation = "YBR_FULL_422" if encode is jpeg else "YBR_ICT"
-    file.file_meta.TransferSyntaxUID = JPEG if encode is jpeg else JPEG_2000
+    file.file_meta.TransferSyntaxUID = UID(JPEG if encode is jpeg else JPEG_2000)
     file.PixelData = encapsulate([encode(tile) for tile in tiles.values()])
     file["PixelData"].is_undefined_length = True
     file.save_as(path)

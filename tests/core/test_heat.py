@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from random import Random
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_one_nucleus_is_a_gaussian_of_one() -> None:
     heat = heat_of([nuclei(np.array([[2005.0, 3005.0]]))])
     density = heat.density()
     assert heat.sigma_um == 50
-    assert np.unravel_index(density.argmax(), density.shape) == (20, 30)
+    assert density.argmax() == 20 * density.shape[1] + 30
     assert density.sum() * 0.025**2 == pytest.approx(1, rel=1e-3)
     rows, columns = np.mgrid[:41, :61]
     distance = (rows - 20) ** 2 + (columns - 30) ** 2
@@ -76,11 +77,11 @@ def test_types_add_up_to_all() -> None:
 
 
 @given(st.randoms(use_true_random=False), st.lists(st.integers(0, 60), max_size=4))
-def test_order_and_parts_do_not_matter(random: np.random.Generator, cuts: list[int]) -> None:
+def test_order_and_parts_do_not_matter(random: Random, cuts: list[int]) -> None:
     points = np.random.default_rng(1).random((60, 2)) * (4010, 6050)
     whole = heat_of([nuclei(points)]).density()
     order = list(range(60))
-    random.shuffle(order)  # type: ignore[arg-type]
+    random.shuffle(order)
     ends = [0, *sorted(cuts), 60]
     parts = [nuclei(points[order][begin:end]) for begin, end in pairwise(ends)]
     np.testing.assert_array_equal(heat_of(parts).density(), whole)

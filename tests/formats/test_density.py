@@ -45,7 +45,7 @@ def test_many_tiles_are_laid_where_they_belong(tmp_path: Path) -> None:
     FORMATS.get("density").write(tmp_path / "density.ome.tiff", nuclei)
     found = tifffile.imread(tmp_path / "density.ome.tiff")
     assert found.shape[1:] == (300, 700)
-    assert np.unravel_index(found[0].argmax(), found[0].shape) == (290, 650)
+    assert found[0].argmax() == 290 * 700 + 650
 
 
 def test_names_are_no_markup(tmp_path: Path) -> None:

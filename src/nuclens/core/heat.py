@@ -88,7 +88,8 @@ class Heat:
     def _inside(self, axis: int) -> Float64[np.ndarray, "squares"]:
         """Share of each square's side that lies inside the frame."""
         size, squares = (self.frame.height, self.frame.width)[axis], self.counts.shape[1 + axis]
-        return np.clip(size / self.side - np.arange(squares), 1e-6, 1.0)
+        inside: Float64[np.ndarray, "squares"] = np.clip(size / self.side - np.arange(squares), 1e-6, 1.0)
+        return inside
 
 
 def heat_of(parts: Iterable[Instances]) -> Heat:

@@ -63,7 +63,8 @@ def _painted(rgb: Pixels, shares: Float32[np.ndarray, "h w"]) -> Pixels:
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
     grey += (255 - grey) * _PALE
     veil = _VEIL * np.clip(shares / _FADE, 0, 1)[..., None].astype(np.float32)
-    return np.rint(grey * (1 - veil) + _colored(shares) * veil).astype(np.uint8)
+    painted: Pixels = np.rint(grey * (1 - veil) + _colored(shares) * veil).astype(np.uint8)
+    return painted
 
 
 def _colored(shares: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w 3"]:
