@@ -227,6 +227,43 @@ def test_two_urls_that_would_share_a_folder_are_refused() -> None:
         find_inputs(["s3://one/a.svs", "s3://two/a.svs"])
 
 
+@pytest.mark.parametrize("pattern", ["memory://in/", "memory://in/*.png", "memory://in/[ab]*"])
+def test_folders_are_listed(pattern: str, memory: Any, options: BatchOptions) -> None:
+    memory.pipe("/in/notes.txt", b"a")
+    memory.pipe("/in/deeper/d.png", b"d")
+    outcomes = segment_files([pattern], "memory://out", options)
+    wanted = INPUTS[:2] if "[" in pattern else INPUTS
+    assert [outcome.record["input"] for outcome in outcomes] == wanted
+
+
+def test_a_dicom_folder_is_one_slide(memory: Any) -> None:
+    for name in ("2.dcm", "1.dcm", "a.png"):
+        memory.pipe(f"/in/d/{name}", b"")
+    assert find_inputs(["memory://in/d/"]) == [Path("memory://in/d/1.dcm"), Path("memory://in/d/a.png")]
+
+
+@pytest.mark.parametrize(("pattern", "told"), [
+    ("memory://in/*.svs", r"^memory://in/\*\.svs: no picture there"),
+    ("memory://nowhere/", "^memory://nowhere/: cannot be fetched .there is no such file"),
+    ("https://host/slides/", "^https://host/slides/: cannot be listed"),
+    ("s3://*/a.svs*", "cannot be listed"),
+])  # fmt: skip
+def test_what_lists_no_pictures_is_told(pattern: str, told: str, memory: Any) -> None:
+    with pytest.raises(InputError, match=told):
+        find_inputs([pattern])
+
+
+def test_logs_are_continued_there(memory: Any, tmp_path: Path) -> None:
+    for line in ("one\n", "two\n"):
+        place = Destination("memory://out", tmp_path)
+        place.begin()
+        (place.folder / "nuclens.log").write_text(line)
+        (place.folder / "summary.csv").write_text(line)
+        place.end("summary.csv", "nuclens.log", "absent.csv")
+    assert memory.cat_file("/out/nuclens.log") == b"one\ntwo\n"
+    assert memory.cat_file("/out/summary.csv") == b"two\n"
+
+
 def test_a_folder_is_a_folder(tmp_path: Path) -> None:
     for out in (tmp_path / "run", str(tmp_path / "run"), (tmp_path / "run").as_uri()):
         place = Destination(out, tmp_path / "cache")

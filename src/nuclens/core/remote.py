@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -64,6 +65,27 @@ def state(url: str) -> str:
         MissingExtraError: A package is not installed.
     """
     return _state(_look(url)[1])
+
+
+def listed(url: str) -> list[str]:
+    """URLs of the files in a folder, for a URL that ends in a slash, or of those that its last part with * stands for.
+
+    Raises:
+        DataError: There is no such folder, or the place cannot be reached.
+        InputError: The place lists none.
+        MissingExtraError: A package is not installed.
+    """
+    folder, _, pattern = url.rpartition("/")
+    if is_web(url) or "*" in folder:
+        raise InputError(
+            f"{shown(url)}: cannot be listed; wanted a folder of s3:// and the like, or * in the last part"
+        )
+    with _told(url):
+        system, place = file_system(folder)
+        system.invalidate_cache()
+        entries = _patiently(lambda: system.ls(place, detail=True), shown(url))
+    names = sorted(PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "file")
+    return [f"{folder}/{name}" for name in names if fnmatchcase(name, pattern or "*")]
 
 
 def fetch(url: str, cache: Path | None = None) -> Copy:

@@ -26,10 +26,10 @@ from nuclens.core.errors import (
 from nuclens.core.files import replacing
 from nuclens.core.flow import Stopwatch
 from nuclens.core.plan import scale_of
-from nuclens.core.remote import fetched, state
+from nuclens.core.remote import fetched, listed, state
 from nuclens.core.slides import companions, file_digest, open_image, picture_suffixes
 from nuclens.core.types import Progress
-from nuclens.core.urls import shown, url_of
+from nuclens.core.urls import local_path, shown, url_of
 from nuclens.jobs.delivery import Destination
 from nuclens.jobs.journal import DiskJournal
 from nuclens.jobs.pictures import Area, Picture
@@ -159,16 +159,17 @@ def find_inputs(patterns: Sequence[str | Path]) -> list[Path]:
         other = owners.setdefault(path.stem, path)
         if other != path:
             raise InputError(
-                f"{path}: would share the output folder {path.stem!r} with {other}; "
+                f"{shown(path)}: would share the output folder {path.stem!r} with {shown(other)}; "
                 f"rename one, or use two calls with an --out for each"
             )
     return list(found)
 
 
 def _matches(pattern: str | Path) -> list[Path]:
-    if url_of(pattern):
-        return [Path(shown(pattern))]
-    path = Path(pattern)
+    url = url_of(pattern)
+    if url is not None and local_path(url) is None:
+        return _listed(url) if url.endswith("/") or "*" in url.rpartition("/")[2] else [Path(shown(url))]
+    path = Path(pattern) if url is None else local_path(url) or Path()
     try:
         if path.is_dir():
             listed = [part for part in path.iterdir() if not part.name.startswith(".")]
@@ -183,6 +184,20 @@ def _matches(pattern: str | Path) -> list[Path]:
     if not found:
         raise InputError(f"{pattern}: no picture there; wanted files ending in {' '.join(suffixes)}")
     return _slides(found)
+
+
+def _listed(url: str) -> list[Path]:
+    """The pictures of a folder elsewhere; of DICOM the first file, which brings the others."""
+    try:
+        files = listed(url)
+    except DataError as error:
+        raise InputError(str(error)) from error
+    suffixes = picture_suffixes()
+    found = [Path(shown(file)) for file in files if Path(shown(file)).suffix.lower() in suffixes]
+    series = [path for path in found if path.suffix.lower() == ".dcm"]
+    if not found:
+        raise InputError(f"{shown(url)}: no picture there; wanted files ending in {' '.join(suffixes)}")
+    return [path for path in found if path not in series[1:]]
 
 
 def _slides(paths: list[Path]) -> list[Path]:
@@ -254,8 +269,8 @@ def _log_outcome(outcome: Outcome) -> None:
         return
     record = outcome.record
     for line in (*record["notes"], *record["warnings"]):
-        _log.warning("%s: %s", outcome.path, line)
-    _log.info("%s: %d nuclei in %d tiles, %s", outcome.path, record["nuclei"], record["tiles"], record["effort"])
+        _log.warning("%s: %s", shown(outcome.path), line)
+    _log.info("%s: %d nuclei in %d tiles, %s", shown(outcome.path), record["nuclei"], record["tiles"], record["effort"])
 
 
 class _Tally:

@@ -62,6 +62,7 @@ class Destination:
         if not self._url:
             return
         with sending(self._url) as (system, place):
+            self.folder.mkdir(exist_ok=True)
             (self.folder / _PROBE).touch()
             put(system, self.folder / _PROBE, f"{place}/{_PROBE}")
             system.rm_file(f"{place}/{_PROBE}")
@@ -99,6 +100,8 @@ class Destination:
     def end(self, *names: str) -> None:
         """Send files of all pictures together, such as the summary, and remove what is finished here.
 
+        Logs are continued there, other files replaced.
+
         Raises:
             OutputError: They cannot be sent.
         """
@@ -106,9 +109,13 @@ class Destination:
             return
         with sending(self._url) as (system, place):
             for name in names:
-                if (self.folder / name).is_file():
-                    put(system, self.folder / name, f"{place}/{name}")
-                    (self.folder / name).unlink()
+                path = self.folder / name
+                if path.is_file():
+                    if path.suffix == ".log":
+                        with suppress(FileNotFoundError):
+                            path.write_bytes(system.cat_file(f"{place}/{name}") + path.read_bytes())
+                    put(system, path, f"{place}/{name}")
+                    path.unlink()
         for mark in self.folder.glob(f"*/{DONE}"):
             if not _is_here(mark.parent, _record(mark.read_bytes())):
                 shutil.rmtree(mark.parent, ignore_errors=True)
