@@ -24,7 +24,7 @@ import pytest
 
 from nuclens.core import remote
 from nuclens.core.errors import DataError, InputError, OutputError, UnreadableImageError
-from nuclens.core.remote import cache_folder, delivered, fetch, fetched, state
+from nuclens.core.remote import cache_folder, delivered, fetch, fetched, put, sending, state
 from nuclens.core.schema import ClassSchema
 from nuclens.core.slides import open_image
 from nuclens.core.types import Frame, no_instances, read_instances
@@ -433,6 +433,18 @@ def test_results_are_read_and_saved_by_url(memory: Any, tmp_path: Path, monkeypa
     with pytest.raises(OutputError, match=r"^https://host/a.csv: a web server takes no files"):
         nuclei.save(f"https://host/a.csv{SECRETS}")
     assert left(tmp_path) == []
+
+
+def test_a_folder_is_sent_with_all_of_its_files(memory: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.zarr" / "deep").mkdir(parents=True)
+    for name in ("one", "deep/two"):
+        (tmp_path / "a.zarr" / name).write_bytes(name.encode())
+    with sending("memory://b/a.zarr") as (system, place):
+        put(system, tmp_path / "a.zarr", place)
+    assert {name: memory.cat_file(name) for name in memory.find("/b")} == {
+        "/b/a.zarr/one": b"one",
+        "/b/a.zarr/deep/two": b"deep/two",
+    }
 
 
 def test_files_of_this_machine_are_themselves(tmp_path: Path) -> None:

@@ -190,7 +190,11 @@ def sending(url: str) -> Iterator[tuple[Any, str]]:
 
 
 def put(system: Any, path: Path, place: str) -> None:
-    """Send a file; to be called within `sending`."""
+    """Send a file, or all files of a folder; to be called within `sending`."""
+    if path.is_dir():
+        for part in sorted(part for part in path.rglob("*") if part.is_file()):
+            put(system, part, f"{place}/{part.relative_to(path).as_posix()}")
+        return
     protocols = (system.protocol,) if isinstance(system.protocol, str) else system.protocol
     if not _FOLDERLESS.intersection(protocols):
         system.makedirs(place.rpartition("/")[0], exist_ok=True)

@@ -140,10 +140,7 @@ class Destination:
                 older = _record(system.cat_file(f"{place}/{DONE}"))
                 system.rm_file(f"{place}/{DONE}")
             for name in record["files"]:
-                path = folder / name
-                for part in sorted(path.rglob("*")) if path.is_dir() else [path]:
-                    if part.is_file():
-                        put(system, part, f"{place}/{part.relative_to(folder).as_posix()}")
+                put(system, folder / name, f"{place}/{name}")
             for name in set(older.get("files", [])) - set(record["files"]):
                 with suppress(FileNotFoundError):
                     system.rm(f"{place}/{PurePosixPath(name).name}", recursive=True)
