@@ -24,7 +24,7 @@ import pytest
 
 from nuclens.core import remote
 from nuclens.core.errors import DataError, InputError, OutputError, UnreadableImageError
-from nuclens.core.remote import cache_folder, delivered, fetch, fetched, put, sending, state
+from nuclens.core.remote import delivered, fetch, fetched, put, sending, state
 from nuclens.core.schema import ClassSchema
 from nuclens.core.slides import open_image
 from nuclens.core.types import Frame, no_instances, read_instances
@@ -309,26 +309,6 @@ class TestSharing:
         assert not users.path.exists()
         assert kept.path.read_bytes() == DATA
         kept.close()
-
-
-def test_the_folder_for_copies_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folder = cache_folder()
-    assert folder.parent == tmp_path
-    assert folder.stat().st_mode & 0o77 == 0
-    folder.rmdir()
-    (tmp_path / "elsewhere").mkdir()
-    folder.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OutputError, match="belongs to somebody else"):
-        cache_folder()
-    folder.unlink()
-    folder.mkdir()
-    folder.chmod(0o777)
-    with pytest.raises(OutputError, match="others may write there"):
-        cache_folder()
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OutputError, match="cannot be made"):
-        cache_folder(tmp_path / "file" / "folder")
 
 
 def test_a_copy_nobody_closes_goes_with_its_last_reference(memory: Any, tmp_path: Path) -> None:

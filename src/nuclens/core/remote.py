@@ -5,19 +5,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-import os
 import secrets
 import shutil
 import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from nuclens.core.copies import cache_folder, release, sweep, turn, use
 from nuclens.core.errors import DataError, InputError, OutputError
 from nuclens.core.urls import file_system, is_web, last_name, local_path, shown, store_errors, url_of, without_secrets
 
@@ -27,8 +27,7 @@ _log = logging.getLogger(__name__)
 
 _CHUNK = 8 << 20
 _WAITS_S = (0.2, 1.0, 4.0)  # before another try; what arrived in between gives all of them back
-_FORGOTTEN_S = 24 * 3600  # a copy whose users were killed is kept so long for the next one
-_DATA, _TURN, _USERS, _PART = "data", "turn", "users", ".part"
+_DATA, _PART = "data", ".part"
 # What tells one state of a file from another, as the places call it.
 _VERSIONS = ("ETag", "etag", "Content-MD5", "md5Hash", "LastModified", "Last-Modified", "mtime", "updated", "created")
 # Where a name with slashes needs no folder, and asking for one may make a whole bucket.
@@ -49,7 +48,7 @@ class Copy:
     def __init__(self, url: str, state: str, path: Path, users: int) -> None:
         self.url, self.state, self.path = url, state, path
         # So also where nobody closes it, at the latest when the process ends.
-        self._release = weakref.finalize(self, _release, path.parent.parent, users)
+        self._release = weakref.finalize(self, release, path.parent.parent, users)
 
     def close(self) -> None:
         """Let go of it; may be called again."""
@@ -109,16 +108,13 @@ def fetch(url: str, cache: Path | None = None) -> Copy:
     system, files = _look(url)
     now = _state(files)
     base = cache_folder(cache)
-    _sweep(base)
+    sweep(base)
     # Without a state nobody can tell whether another's copy is the same.
     folder = base / _digest(url, now or secrets.token_hex(16))
-    turn = _wait_for_turn(folder)
-    try:
+    with turn(folder):
         with _told(url):
             _complete(system, files, folder / _DATA, url)
-        users = _locked(folder / _USERS, wait=True, shared=True)
-    finally:
-        os.close(turn)
+        users = use(folder)
     return Copy(shown(url), now, folder / _DATA / name, users)
 
 
@@ -199,29 +195,6 @@ def put(system: Any, path: Path, place: str) -> None:
     if not _FOLDERLESS.intersection(protocols):
         system.makedirs(place.rpartition("/")[0], exist_ok=True)
     system.put_file(str(path), place)
-
-
-def cache_folder(cache: Path | None = None) -> Path:
-    """The folder for copies, made if there is none; by default for this user alone, below that for temporary files.
-
-    Raises:
-        OutputError: It cannot be made, or somebody else's is in its place.
-    """
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    folder = Path(tempfile.gettempdir()) / f"nuclens-{user}" if cache is None else cache
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror}); give --cache DIR") from error
-    # Anyone may write to the folder for temporary files, and could have put theirs there first.
-    if (
-        cache is None
-        and hasattr(os, "getuid")
-        and (found.st_uid != user or found.st_mode & 0o22 or folder.is_symlink())
-    ):
-        raise OutputError(f"{folder}: belongs to somebody else, or others may write there; give --cache DIR")
-    return folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,83 +386,3 @@ def _whole(path: Path, stamp: _Stamp) -> bool:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def _wait_for_turn(folder: Path) -> int:
-    """A lock for making or removing what is in a folder, which is made if there is none."""
-    while True:
-        try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            turn = _locked(folder / _TURN, wait=True)
-        except FileNotFoundError:
-            continue  # removed by its last user just now
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be written to ({error.strerror}); give --cache DIR") from error
-        if _is_there(folder / _TURN, turn):
-            os.utime(turn)  # counts the time after which it is forgotten
-            return turn
-        os.close(turn)
-
-
-def _is_there(path: Path, handle: int) -> bool:
-    """Whether the file that was opened is still the one of that name."""
-    with suppress(FileNotFoundError):
-        return os.path.samestat(path.stat(), os.fstat(handle))
-    return False
-
-
-def _locked(path: Path, *, wait: bool, shared: bool = False) -> int:
-    """The handle of a file, locked against other processes and threads until it is closed, whatever ends the process.
-
-    Raises:
-        BlockingIOError: Another has it, and waiting is not wanted.
-    """
-    import fcntl  # here, since Windows has none, and only copies need it
-
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-    try:
-        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        os.close(handle)
-        raise
-    return handle
-
-
-def _release(folder: Path, users: int) -> None:
-    """End one use of a copy, and remove it if that was the last."""
-    try:
-        turn = _locked(folder / _TURN, wait=True)
-    except OSError:
-        os.close(users)  # somebody has removed all of it
-        return
-    os.close(users)
-    try:
-        _remove_unused(folder)
-    finally:
-        os.close(turn)
-
-
-def _remove_unused(folder: Path) -> None:
-    """Remove a folder that nobody uses; to be called by who has the turn."""
-    with suppress(BlockingIOError, FileNotFoundError):
-        alone = _locked(folder / _USERS, wait=False)
-        try:
-            # Renamed first, so that nobody finds half of it.
-            gone = folder.rename(folder.with_name(f".{secrets.token_hex(8)}"))
-            shutil.rmtree(gone, ignore_errors=True)
-        finally:
-            os.close(alone)
-
-
-def _sweep(base: Path) -> None:
-    """Remove copies that killed processes left long ago."""
-    for turn_file in base.glob(f"*/{_TURN}"):
-        with suppress(OSError):
-            if time.time() - turn_file.stat().st_mtime < _FORGOTTEN_S:
-                continue
-            turn = _locked(turn_file, wait=False)
-            try:
-                if _is_there(turn_file, turn):
-                    _remove_unused(turn_file.parent)
-            finally:
-                os.close(turn)

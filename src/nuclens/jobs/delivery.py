@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from nuclens.core.remote import cache_folder, put, sending
+from nuclens.core.copies import cache_folder
+from nuclens.core.remote import put, sending
 from nuclens.core.urls import local_path, shown, url_of
 from nuclens.jobs.pictures import Picture
 from nuclens.jobs.results import DONE
