@@ -22,6 +22,10 @@ _PROBE = ".nuclens"
 Finish = Callable[[Picture], dict[str, Any]]
 
 
+def _stem(picture: Picture) -> str:
+    return Path(picture.name).stem
+
+
 class Destination:
     """Where results go: a folder, or a URL whose results are made in one first.
 
@@ -81,11 +85,12 @@ class Destination:
                     (self.folder / name).mkdir(exist_ok=True)
                     (self.folder / name / DONE).write_bytes(data)
 
-    def after(self, finish: Finish) -> Finish:
+    def after(self, finish: Finish, folder: Callable[[Picture], str] = _stem) -> Finish:
         """What finishes a picture here, followed by sending it.
 
         Args:
             finish: Writes a picture's files and its record into its folder, and returns the record.
+            folder: Name of that folder.
         """
         if not self._url:
             return finish
@@ -93,7 +98,7 @@ class Destination:
         def finish_there(picture: Picture) -> dict[str, Any]:
             record = finish(picture)
             with picture.clock.stage("send"):
-                self._send(self.folder / Path(picture.name).stem, record)
+                self._send(self.folder / folder(picture), record)
             return record
 
         return finish_there
