@@ -70,6 +70,10 @@ class TestPanNuke(FormatContract):
     name = "pannuke"
 
 
+class TestDensity(WriterContract):
+    name = "density"
+
+
 class TestMask(WriterContract):
     name = "mask"
 

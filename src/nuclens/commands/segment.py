@@ -13,8 +13,7 @@ from cyclopts import Parameter
 
 from nuclens.commands.terminal import FLAG, LIST, err, progress
 from nuclens.core.errors import PartialFailure
-
-LOG = "nuclens.log"
+from nuclens.core.urls import shown
 
 
 @Parameter(name="*")
@@ -23,15 +22,18 @@ class Outputs:
     """What the command writes.
 
     Attributes:
-        out: Folder for the results.
+        out: Folder for the results, or a URL such as s3://bucket/run.
         formats: Which results to write, as named in docs/formats.md. If not given: csv geojson geoparquet, and labels
             overlay for images, summary for slides.
         overwrite: Do finished images again.
+        cache: Folder for slides that are fetched from URLs, and for results that go to one until they are complete; if
+            not given, one for temporary files.
     """
 
     out: Path
     formats: Annotated[tuple[str, ...], LIST] = ()
     overwrite: Annotated[bool, FLAG] = False
+    cache: Path | None = None
 
 
 @Parameter(name="*")
@@ -81,7 +83,7 @@ _EVERYWHERE, _AS_USUAL = Where(), How()
 
 
 def segment(
-    inputs: Annotated[list[Path], Parameter(name="INPUT", negative=())],
+    inputs: Annotated[list[str], Parameter(name="INPUT", negative=())],
     /,
     *,
     outputs: Outputs,
@@ -98,16 +100,17 @@ def segment(
     CSV of slides (docs/cohorts.md) there is a table too: OUT/cohort.html.
 
     Args:
-        inputs: Slides, images, folders of them, globs in quotes, or a CSV with a column called path; docs/slides.md
-            lists the formats.
+        inputs: Slides, images, folders of them, globs in quotes, URLs, or a CSV with a column called path;
+            docs/slides.md lists the formats.
         outputs: Where to write what.
         mpp: Micrometres per pixel, if the files do not say: 0.25 for a 40x scan, 0.5 for 20x.
         where: What to search.
         how: What segments.
     """
-    from nuclens.jobs.batch import BatchOptions, segment_files
+    from nuclens.jobs.batch import LOG, BatchOptions, segment_files
     from nuclens.jobs.cohort import PAGE
     from nuclens.jobs.cohort_file import SUFFIXES
+    from nuclens.jobs.delivery import Destination
     from nuclens.jobs.pictures import Area
 
     options = BatchOptions(
@@ -122,8 +125,9 @@ def segment(
         scheduler=how.scheduler,
         mixed=how.mixed,
         area=Area(where.tissue, where.region, where.frame, where.strict),
+        cache=outputs.cache,
     )
-    with progress() as report, _logged(outputs.out):
+    with progress() as report, _logged(Destination(outputs.out, outputs.cache).folder / LOG):
         outcomes = segment_files(inputs, outputs.out, options, report)
     done = [outcome.record for outcome in outcomes if outcome.error is None]
     for record in done:
@@ -136,19 +140,21 @@ def segment(
     skipped = sum(outcome.skipped for outcome in outcomes)
     before = f", {skipped} of them done before" if skipped else ""
     failed = f", {len(errors)} failed" if errors else ""
-    print(f"{nuclei:,} nuclei in {len(done)} image{'' if len(done) == 1 else 's'}{before}{failed}: {outputs.out}")
-    if any(path.suffix.lower() in SUFFIXES for path in inputs):
-        print(f"table: {outputs.out / PAGE}")
+    print(
+        f"{nuclei:,} nuclei in {len(done)} image{'' if len(done) == 1 else 's'}{before}{failed}: {shown(outputs.out)}"
+    )
+    if any(Path(source).suffix.lower() in SUFFIXES for source in inputs):
+        print(f"table: {shown(outputs.out)}/{PAGE}")
     codes = {outcome.error.exit_code if outcome.error else 0 for outcome in outcomes}
     lacking = any(record["unreadable"] for record in done)
     return PartialFailure.exit_code if lacking or len(codes) > 1 else codes.pop()
 
 
 @contextmanager
-def _logged(out: Path) -> Iterator[None]:
+def _logged(path: Path) -> Iterator[None]:
     """What happens meanwhile, in a file beside the results."""
     logger = logging.getLogger("nuclens")
-    handler = logging.FileHandler(out / LOG, encoding="utf-8", delay=True)  # the job makes the folder
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)  # the job makes the folder
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     before = logger.level
     logger.setLevel(min(logging.INFO, logger.getEffectiveLevel()))

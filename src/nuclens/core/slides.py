@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,10 +12,18 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from nuclens.core.errors import InputError, UnreadableImageError, UnsupportedImageError
+from nuclens.core.errors import (
+    DataError,
+    InputError,
+    MissingExtraError,
+    UnreadableImageError,
+    UnsupportedImageError,
+)
 from nuclens.core.kinds import Kind
 from nuclens.core.pixels import to_rgb8
+from nuclens.core.remote import Copy, fetch
 from nuclens.core.tiling import Box
+from nuclens.core.urls import local_path, url_of
 
 MAX_PIXELS = 1_000_000_000  # decoded at once; tiled files have no limit as a whole
 
@@ -156,21 +164,97 @@ def array_slide(array: Shaped[np.ndarray, "..."], mpp: float | None = None) -> A
     return ArraySlide(rgb, mpp, digest.hexdigest(), notes)
 
 
-def open_image(path: str | Path) -> Slide:
+class FetchedSlide:
+    """A slide of another place, read from its copy on this machine, which goes when the slide is closed.
+
+    Attributes:
+        state: What tells the files there from earlier ones, as `state` of a URL has it.
+    """
+
+    def __init__(self, slide: Slide, copy: Copy) -> None:
+        """Take over both.
+
+        Args:
+            slide: The copy, opened.
+            copy: Where it is from.
+        """
+        self._slide, self._copy, self.state = slide, copy, copy.state
+        self.shape, self.levels, self.mpp, self.power = slide.shape, slide.levels, slide.mpp, slide.power
+        self.notes, self.origin, self.plane = slide.notes, slide.origin, slide.plane
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the copy, which is read for it when it is first asked for."""
+        return self._slide.digest
+
+    def read(self, box: Box, level: int = 0) -> UInt8[np.ndarray, "h w 3"]:
+        """Pixels of a box of a level.
+
+        Raises:
+            InputError: There is no such level, or the box does not lie inside it.
+            UnreadableImageError: The file is damaged there; the text begins with the URL.
+        """
+        try:
+            return self._slide.read(box, level)
+        except UnreadableImageError as error:
+            raise type(error)(str(error).replace(str(self._copy.path), self._copy.url)) from error
+
+    def close(self) -> None:
+        """Let go of the copy."""
+        self._slide.close()
+        self._copy.close()
+
+
+def open_image(path: str | Path, cache: Path | None = None, *, reader: str = "") -> Slide:
     """Open a picture or slide with the first reader that its suffix picks and that knows its kind.
 
+    Args:
+        path: A file, or a URL, as s3://bucket/slide.svs, whose file is fetched once and opened from there.
+        cache: Folder for what is fetched; by default one of the user's own for temporary files.
+        reader: Name of the only reader to ask, as "cucim".
+
     Raises:
-        UnreadableImageError: There is no such file or no such reader, or the file cannot be read.
+        UnknownPluginError: There is no reader of that name.
+        UnreadableImageError: There is no such file or none for its suffix, or the file cannot be read or fetched.
+        InputError: The URL is of a kind that is not opened.
+        MissingExtraError: Only a reader whose package is not installed knows the suffix, or what opens URLs is not.
+        OutputError: There is no room for what is fetched.
     """
-    path = Path(path)
+    url = url_of(path)
+    if url is None:
+        return _opened(Path(path), reader)
+    here = local_path(url)
+    if here is not None:
+        return _opened(here, reader)
+    try:
+        copy = fetch(url, cache)
+    except DataError as error:
+        raise UnreadableImageError(str(error)) from error
+    with ExitStack() as stack:
+        stack.callback(copy.close)
+        try:
+            slide = FetchedSlide(_opened(copy.path, reader), copy)
+        except UnreadableImageError as error:
+            raise UnreadableImageError(str(error).replace(str(copy.path), copy.url)) from error
+        stack.pop_all()
+        return slide
+
+
+def _opened(path: Path, reader: str) -> Slide:
     if not path.is_file():
         raise UnreadableImageError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; wanted a picture")
-    suffix, reasons = path.suffix.lower(), []
-    for name in readers_of(suffix):
+    suffix, reasons, missing = path.suffix.lower(), [], None
+    for name in [reader] if reader else readers_of(suffix):
         try:
             return READERS.get(name).open(path)
         except UnsupportedImageError as error:
             reasons.append((name, str(error).removeprefix(f"{path}: ")))
+        except MissingExtraError as error:
+            # Of no interest where another reader knows the file.
+            missing = missing or error
+            reasons.append((name, str(error).removeprefix(f"{path}: ")))
+    if missing is not None and len(reasons) == 1:
+        raise missing
     if len(reasons) == 1:
         raise UnreadableImageError(f"{path}: {reasons[0][1]}")
     if reasons:
@@ -181,8 +265,12 @@ def open_image(path: str | Path) -> Slide:
 
 
 def readers_of(suffix: str) -> list[str]:
-    """Names of the readers for a suffix, in the order they are asked: those that list it earlier come first."""
-    ranks = [(name, READERS.get(name).suffixes) for name in READERS.names()]
+    """Names of the readers for a suffix, in the order they are asked: those that list it earlier come first.
+
+    One with a `by_name` that is true is left out: it reads only what it is named for.
+    """
+    plugins = [(name, READERS.get(name)) for name in READERS.names()]
+    ranks = [(name, reader.suffixes) for name, reader in plugins if not getattr(reader, "by_name", False)]
     return sorted((name for name, known in ranks if suffix in known), key=lambda name: dict(ranks)[name].index(suffix))
 
 
@@ -198,7 +286,8 @@ def companions(path: Path) -> list[Path]:
         UnreadableImageError: Some that must be there are not; the text lacks the path.
     """
     readers = (READERS.get(name) for name in readers_of(path.suffix.lower()))
-    return [part for reader in readers if hasattr(reader, "companions") for part in reader.companions(path)]
+    found = (part for reader in readers if hasattr(reader, "companions") for part in reader.companions(path))
+    return list(dict.fromkeys(found))
 
 
 def file_digest(path: Path, *parts: Path) -> str:

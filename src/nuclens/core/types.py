@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float32, Float64, Int32, Int64, Integer, UInt8
 
 from nuclens.core.contours import reduce_rings
 from nuclens.core.errors import InputError, ShapeError
+from nuclens.core.remote import delivered, fetched
 from nuclens.core.schema import UNTYPED, ClassSchema
 from nuclens.core.suffixes import format_to_read, format_to_write
 
@@ -158,13 +159,15 @@ class Instances:
         return chosen
 
     def save(self, path: str | Path, format: str | None = None) -> None:
-        """Write to a file whose suffix picks the format, unless one is named.
+        """Write to a file, or to a URL, whose suffix picks the format, unless one is named.
 
         Raises:
             InputError: No format, or several, have that suffix, or the format cannot hold these nuclei.
+            MissingExtraError: A package that opens this URL is not installed.
             OutputError: The file cannot be written.
         """
-        format_to_write(Path(path), format).write(Path(path), self)
+        with delivered(path) as here:
+            format_to_write(here, format).write(here, self)
 
 
 _ROWS = ("ids", "anchors", "types", "scores", "probabilities", "centroids")
@@ -173,11 +176,17 @@ _ROWS = ("ids", "anchors", "types", "scores", "probabilities", "centroids")
 def read_instances(path: str | Path, format: str | None = None) -> Instances:
     """Nuclei of a result file, of Nuclens or another tool; suffix and content tell the format, unless one is named.
 
+    Args:
+        path: A file, or a URL, as https://host/instances.parquet.
+        format: Name of its format.
+
     Raises:
         InputError: No format has that suffix.
-        DataError: The file is in none of the formats with its suffix, or damaged.
+        DataError: The file is in none of the formats with its suffix, or damaged, or the URL cannot be read.
+        MissingExtraError: A package that opens this URL is not installed.
     """
-    nuclei: Instances = format_to_read(Path(path), format).read(Path(path))
+    with fetched(path) as here:
+        nuclei: Instances = format_to_read(here, format).read(here)
     return nuclei
 
 

@@ -16,16 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from nuclens.core.card import Card
-from nuclens.core.errors import InputError, NuclensError, UnknownPluginError, UnreadableImageError
+from nuclens.core.errors import (
+    DataError,
+    InputError,
+    MissingExtraError,
+    NuclensError,
+    UnknownPluginError,
+    UnreadableImageError,
+)
 from nuclens.core.files import replacing
 from nuclens.core.flow import Stopwatch
 from nuclens.core.plan import scale_of
+from nuclens.core.remote import fetched, listed, state
 from nuclens.core.slides import companions, file_digest, open_image, picture_suffixes
 from nuclens.core.types import Progress
+from nuclens.core.urls import local_path, shown, url_of
 from nuclens.jobs.cohort import write_cohort
 from nuclens.jobs.cohort_file import SUFFIXES, Entry, read_cohort, stem_of
+from nuclens.jobs.delivery import Destination, Finish
 from nuclens.jobs.journal import DiskJournal
-from nuclens.jobs.marks import list_slides, read_mark, stamp_of, write_failure, write_mark
+from nuclens.jobs.marks import LISTED, list_slides, read_mark, stamp_of, write_failure, write_mark
 from nuclens.jobs.pictures import Area, Picture
 from nuclens.jobs.results import DONE, JOURNAL, Place, Results, all_formats, prepare
 from nuclens.jobs.segment import TILE_PX, Segmenter, load_model, run
@@ -33,6 +43,7 @@ from nuclens.jobs.segment import TILE_PX, Segmenter, load_model, run
 _log = logging.getLogger(__name__)
 
 SUMMARY = "summary.csv"
+LOG = "nuclens.log"  # where who calls keeps one beside the results
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +53,7 @@ class BatchOptions:
     Attributes:
         model: Name or folder.
         mpp: Micrometres per pixel of all inputs; None reads it from each.
-        formats: Names of formats, "overlay" and "summary"; none means the usual ones.
+        formats: Names of formats, "heatmap", "overlay" and "summary"; none means the usual ones.
         tile_px: Side of a tile's core.
         overwrite: Whether finished pictures are done again, and journals of other plans begun anew.
         engine: What runs the model.
@@ -52,6 +63,8 @@ class BatchOptions:
             empty for none.
         mixed: Whether processors of several classes may take part.
         area: Which part of each input is searched.
+        cache: Folder for what is fetched from URLs, and for what is not finished of results that go to one; one of
+            the user's own for temporary files, if not given.
     """
 
     model: str = "default"
@@ -65,6 +78,7 @@ class BatchOptions:
     scheduler: str = ""
     mixed: bool = False
     area: Area = field(default_factory=Area)
+    cache: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +86,7 @@ class Outcome:
     """What became of one input.
 
     Attributes:
-        path: The input.
+        path: The input; of a URL what may be shown of it.
         record: What its `run.json` says; empty if it failed.
         error: Why it failed.
         skipped: Whether it had been done before.
@@ -91,7 +105,7 @@ class _Task:
     """One input of a call, as it is asked for.
 
     Attributes:
-        path: The input.
+        path: The input, which may be a URL with secrets in it.
         place: Where its results go.
         folder: The same as a path.
         mpp: Micrometres per pixel; None reads it from the file.
@@ -106,9 +120,14 @@ class _Task:
     area: Area
     error: NuclensError | None = None
 
+    @property
+    def name(self) -> str:
+        """The input as it may be written down."""
+        return shown(self.path)
+
     def outcome(self, result: dict[str, Any] | NuclensError, *, skipped: bool = False) -> Outcome:
         """What became of it."""
-        path, name = Path(self.path), self.place.name
+        path, name = Path(self.name), self.place.name
         if isinstance(result, NuclensError):
             return Outcome(path, error=result, name=name)
         return Outcome(path, result, skipped=skipped, name=name)
@@ -125,7 +144,7 @@ def segment_files(
 ) -> list[Outcome]:
     """Segment files into `out/<name>/`, and write `out/summary.csv`; one failing input fails alone.
 
-    A picture is done when its `run.json` is there, which is written last; done
+    Inputs and `out` may be URLs. A picture is done when its `run.json` is there, which is written last; done
     pictures are skipped. One that was begun goes on with the tiles it lacks, and
     its files are the same as if nothing had happened. Of one that failed,
     `failed.json` says why, until a later run does it.
@@ -142,7 +161,8 @@ def segment_files(
         ClusterFault: The scheduler does not answer, or not any more.
         OutputError: `out` cannot be written to.
     """
-    entries, out, formats = find_entries(inputs), Path(out), _known(options.formats)
+    entries, there, formats = find_entries(inputs), Destination(out, options.cache), _known(options.formats)
+    out = there.folder
     segmenter = load_model(
         options.model,
         engine=options.engine,
@@ -163,16 +183,19 @@ def segment_files(
         **_area_request(options.area),
     }
     prepare(out)
+    there.begin()
     list_slides(out, entries)
     tasks = [_task(entry, out, request, options) for entry in entries]
     outcomes = {} if options.overwrite else {k: found for k, task in enumerate(tasks) if (found := _before(task))}
     todo = [k for k in range(len(tasks)) if k not in outcomes]
-    writer = Results(segmenter, out, request, formats, {str(task.path): task.place for task in tasks})
-    for k, result in zip(todo, _results([tasks[k] for k in todo], writer, options, report), strict=True):
+    writer = Results(segmenter, out, request, formats, {task.name: task.place for task in tasks})
+    finish = there.after(writer, lambda picture: writer.place(picture).name)
+    results = _results([tasks[k] for k in todo], (segmenter, finish), options, report)
+    for k, result in zip(todo, results, strict=True):
         outcomes[k] = tasks[k].outcome(result)
         _log_outcome(outcomes[k])
         if isinstance(result, NuclensError) and not read_mark(tasks[k].folder / DONE):
-            write_failure(tasks[k].folder, tasks[k].path, result)
+            write_failure(tasks[k].folder, tasks[k].name, result)
     for k in () if options.overwrite else todo:
         # What failed here, or was left, because another process works in the same folder is done there.
         if outcomes[k].error is not None and (found := _before(tasks[k])) and found.error is None:
@@ -180,21 +203,25 @@ def segment_files(
     done = [outcomes[k] for k in range(len(tasks))]
     _write_summary(out / SUMMARY, done, segmenter.model.card)
     list_slides(out, entries)  # again: another run may have listed its own meanwhile
-    if any(entry.cohort for entry in entries):
-        write_cohort(out)
+    tables = write_cohort(out).files if any(entry.cohort for entry in entries) else ()
+    there.end(SUMMARY, LISTED, *tables, LOG)
     return done
 
 
 def _results(
-    tasks: Sequence[_Task], writer: Results, options: BatchOptions, report: Callable[[Progress], None]
+    tasks: Sequence[_Task],
+    means: tuple[Segmenter, Finish],
+    options: BatchOptions,
+    report: Callable[[Progress], None],
 ) -> Iterator[dict[str, Any] | NuclensError]:
     """What becomes of each task, in order."""
     if not tasks:
         return
     tally = _Tally(report, len(tasks))
-    with _at_work(options, writer.segmenter) as (planner, run):
-        pictures = tally.counted(_opened(planner, task, options.overwrite) for task in tasks)
-        yield from run(planner, pictures, writer, tally.tile)
+    segmenter, finish = means
+    with _at_work(options, segmenter) as (planner, run):
+        pictures = tally.counted(_opened(planner, task, options) for task in tasks)
+        yield from run(planner, pictures, finish, tally.tile)
 
 
 @contextmanager
@@ -225,7 +252,7 @@ def find_entries(inputs: Sequence[str | Path]) -> list[Entry]:
         if Path(pattern).suffix.lower() in SUFFIXES:
             entries = read_cohort(Path(pattern))
         else:
-            entries = [Entry(path, stem_of(path)) for path in find_inputs([pattern])]
+            entries = [Entry(path, stem_of(path)) for path in _matches(pattern)]
         for entry in entries:
             found.setdefault(str(entry.path), entry)
     _need_own_folders((entry.path, entry.name) for entry in found.values())
@@ -233,12 +260,12 @@ def find_entries(inputs: Sequence[str | Path]) -> list[Entry]:
 
 
 def find_inputs(patterns: Sequence[str | Path]) -> list[Path]:
-    """Files that inputs name: files themselves, and the pictures among those of folders and globs.
+    """Files that inputs name: files and URLs themselves, and the pictures among those of folders and globs.
 
     Raises:
         InputError: A folder or a glob holds no picture, or two files would share an output folder.
     """
-    found = dict.fromkeys(path for pattern in patterns for path in _matches(pattern))
+    found = dict.fromkeys(Path(shown(path)) for pattern in patterns for path in _matches(pattern))
     _need_own_folders((path, stem_of(path)) for path in found)
     return list(found)
 
@@ -248,13 +275,17 @@ def _need_own_folders(named: Iterable[tuple[str | Path, str]]) -> None:
     for path, name in named:
         if owners.setdefault(name, path) != path:
             raise InputError(
-                f"{path}: would share the output folder {name!r} with {owners[name]}; rename one, use two calls "
+                f"{shown(path)}: would share the output folder {name!r} with {shown(owners[name])}; rename one, use two calls "
                 f"with an --out for each, or a CSV with a column called name"
             )
 
 
-def _matches(pattern: str | Path) -> list[Path]:
-    path = Path(pattern)
+def _matches(pattern: str | Path) -> Sequence[str | Path]:
+    """Files and URLs; of the latter all that it takes to open them, secrets included."""
+    url = url_of(pattern)
+    if url is not None and local_path(url) is None:
+        return _listed(url) if url.endswith("/") or "*" in url.rpartition("/")[2] else [url]
+    path = Path(pattern) if url is None else local_path(url) or Path()
     try:
         if path.is_dir():
             listed = [part for part in path.iterdir() if not part.name.startswith(".")]
@@ -269,6 +300,20 @@ def _matches(pattern: str | Path) -> list[Path]:
     if not found:
         raise InputError(f"{pattern}: no picture there; wanted files ending in {' '.join(suffixes)}")
     return _slides(found)
+
+
+def _listed(url: str) -> list[str]:
+    """The pictures of a folder elsewhere; of DICOM the first file, which brings the others."""
+    try:
+        files = listed(url)
+    except DataError as error:
+        raise InputError(str(error)) from error
+    suffixes = picture_suffixes()
+    found = [file for file in files if Path(shown(file)).suffix.lower() in suffixes]
+    series = [file for file in found if Path(shown(file)).suffix.lower() == ".dcm"]
+    if not found:
+        raise InputError(f"{shown(url)}: no picture there; wanted files ending in {' '.join(suffixes)}")
+    return [file for file in found if file not in series[1:]]
 
 
 def _slides(paths: list[Path]) -> list[Path]:
@@ -321,16 +366,16 @@ def _task(entry: Entry, out: Path, request: dict[str, Any], options: BatchOption
 def _before(task: _Task) -> Outcome | None:
     """What an earlier run left for this input; None if there is nothing complete."""
     mark = task.folder / DONE
-    path, stamp = Path(task.path), task.place.stamp
+    stamp = task.place.stamp
     record = read_mark(mark)
     try:
         made = record["plan"] | record["request"]
         # Reading 300 slides of 2 GB takes half an hour: only where size or time of change are others than they were.
         same = stamp is not None and record.get("stamp") == stamp
-        wanted = task.place.request | {"image": made["image"] if same else file_digest(path, *companions(path))}
+        wanted = task.place.request | {"image": made["image"] if same else _digest(task.path, record)}
         differs = [name for name, value in wanted.items() if made.get(name) != value]
         unreadable, plan = record["unreadable"], record["plan"]
-    except (OSError, KeyError, TypeError, UnreadableImageError):
+    except (OSError, KeyError, TypeError, DataError, MissingExtraError):
         return None
     if differs:
         text = f"{mark}: was made with another {', '.join(differs)}; give --overwrite, or another --out"
@@ -347,14 +392,23 @@ def _before(task: _Task) -> Outcome | None:
     return task.outcome(record, skipped=True)
 
 
+def _digest(source: str | Path, record: dict[str, Any]) -> str:
+    """Digest of an input; of a URL where nothing has changed since the record was written, without fetching it."""
+    url = url_of(source)
+    if url is not None and record.get("state") and record["state"] == state(url):
+        return str(record["plan"]["image"])
+    with fetched(source) as path:
+        return file_digest(path, *companions(path))
+
+
 def _log_outcome(outcome: Outcome) -> None:
     if outcome.error is not None:
         _log.warning("%s", outcome.error)  # the caller shows errors
         return
     record = outcome.record
     for line in (*record["notes"], *record["warnings"]):
-        _log.warning("%s: %s", outcome.path, line)
-    _log.info("%s: %d nuclei in %d tiles, %s", outcome.path, record["nuclei"], record["tiles"], record["effort"])
+        _log.warning("%s: %s", shown(outcome.path), line)
+    _log.info("%s: %d nuclei in %d tiles, %s", shown(outcome.path), record["nuclei"], record["tiles"], record["effort"])
 
 
 class _Tally:
@@ -386,30 +440,30 @@ class _Tally:
             self.report(Progress("segment", self.done, self.tiles + self.waiting, self.nuclei, self.mm2))
 
 
-def _opened(segmenter: Segmenter, task: _Task, overwrite: bool) -> Picture | NuclensError:
+def _opened(segmenter: Segmenter, task: _Task, options: BatchOptions) -> Picture | NuclensError:
     """A picture ready to be read, with what an earlier run has done of it, or why it cannot be."""
     if task.error is not None:
         return task.error
-    if not overwrite and (found := _before(task)) and found.error is None:
+    if not options.overwrite and (found := _before(task)) and found.error is None:
         return InputError(f"{task.folder}: another process has done it meanwhile")
     clock = Stopwatch()
     try:
         with clock.stage("open"):
-            slide = open_image(task.path)
+            slide = open_image(task.path, options.cache)
     except NuclensError as error:
         return error
     try:
         with clock.stage("plan"):
-            picture = replace(segmenter.picture(str(task.path), slide, task.mpp, task.area), clock=clock)
+            picture = replace(segmenter.picture(task.name, slide, task.mpp, task.area), clock=clock)
             journal = DiskJournal(task.folder / JOURNAL)
-            if overwrite and not journal.follows(json.loads(picture.plan.to_json())):
+            if options.overwrite and not journal.follows(json.loads(picture.plan.to_json())):
                 journal.discard()
             # There is nothing to go on with in a picture of one tile.
             if len(picture.tiles) > 1 or journal.folder.exists():
                 journal.begin(picture.plan, len(picture.tiles))
                 picture = replace(picture, journal=journal)
         before = len(picture.journal.finished())
-        _log.info("%s: %d tiles, %d of them done before", task.path, len(picture.tiles), before)
+        _log.info("%s: %d tiles, %d of them done before", task.name, len(picture.tiles), before)
         return picture
     except NuclensError as error:
         slide.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from nuclens.core.errors import InputError
 from nuclens.core.plan import MPP_RANGE
+from nuclens.core.urls import shown, url_of
 from nuclens.jobs.pictures import REGION
 
 SUFFIXES = (".csv", ".tsv")
@@ -31,7 +32,7 @@ class Entry:
     """One input of a call.
 
     Attributes:
-        path: A file, or a URL as it was given.
+        path: A file, or a URL with what it takes to open it.
         name: Of the folder of its results.
         mpp: Micrometres per pixel, None for what the call or the file says.
         tissue: As of `Area`, empty for what the call says.
@@ -67,14 +68,9 @@ class _Faults:
             raise InputError("\n  ".join([f"{self.path}: no table of slides that can be used:", *lines]))
 
 
-def is_url(path: str | Path) -> bool:
-    """Whether an input is no file of this machine."""
-    return "://" in str(path)
-
-
 def stem_of(path: str | Path) -> str:
     """Name of the folder of an input's results where nobody gives another."""
-    return Path(str(path).rsplit("/", 1)[-1]).stem if is_url(path) else Path(path).stem
+    return Path(shown(path)).stem
 
 
 def read_cohort(path: Path) -> list[Entry]:
@@ -184,8 +180,12 @@ def _entry(row: dict[str, str], line: int, file: Path, faults: _Faults, *, decim
     mpp = _number(row.get("mpp", ""), line, faults, decimal_comma=decimal_comma)
     if (region := row.get("region", "")) and not REGION.fullmatch(region):
         faults.add(line, "region", f"got {region!r}, wanted x,y,width,height in quotes, as 0,0,500,500um")
-    source = _placed(row["path"], file)
-    name = row.get("name") or stem_of(source)
+    try:
+        source = _placed(row["path"], file)
+        name = row.get("name") or stem_of(source)
+    except InputError as error:
+        faults.add(line, "path", str(error))
+        return None
     if len(name) > MAX_NAME or (row["path"] and not _NAME.fullmatch(name)):
         faults.add(line, "name", f"got {name:.40}, wanted a folder's name without / and without a dot at its beginning")
     tissue = row.get("tissue", "")
@@ -203,7 +203,7 @@ def _entry(row: dict[str, str], line: int, file: Path, faults: _Faults, *, decim
 
 
 def _placed(path: str, file: Path) -> str | Path:
-    return path if is_url(path) else file.parent / path
+    return url_of(path) or file.parent / path
 
 
 def _number(text: str, line: int, faults: _Faults, *, decimal_comma: bool) -> float | None:
@@ -226,12 +226,12 @@ def _check_unique(entries: list[tuple[int, Entry]], faults: _Faults) -> None:
     paths: dict[str, int] = {}
     names: dict[str, tuple[int, Entry]] = {}
     for line, entry in entries:
-        place = str(entry.path)
+        place = shown(entry.path)
         if place in paths:
             faults.add(line, "path", f"got {place}, which line {paths[place]} has too; wanted each slide once")
             continue
         paths[place] = line
         first, other = names.setdefault(entry.name, (line, entry))
         if other is not entry:
-            said = f"got {entry.name!r}, the name of {other.path} in line {first} too; wanted another in a column name"
+            said = f"got {entry.name!r}, the name of {shown(other.path)} in line {first} too; wanted another in a column name"
             faults.add(line, "name", said)

@@ -29,8 +29,22 @@ LIGHT = (
     ),
     *("pydantic", "rich", "shapely", "tifffile"),
 )
-EXTRAS = {"train": ("lightning", "safetensors", "torch"), "export": ("nncf",), "tensorboard": ("tensorboard",)}
-_FOR = {"train": "only for training", "export": "only for models of 8 bit", "tensorboard": "only for logs it can show"}
+EXTRAS = {
+    "train": ("lightning", "safetensors", "torch"),
+    "export": ("nncf",),
+    "tensorboard": ("tensorboard",),
+    "remote": ("aiohttp", "fsspec", "s3fs"),
+    "dicom": ("highdicom", "wsidicom"),
+    "cucim": ("cucim-cu13",),
+}
+_FOR = {
+    "train": "only for training",
+    "export": "only for models of 8 bit",
+    "tensorboard": "only for logs it can show",
+    "remote": "only for URLs",
+    "dicom": "only for DICOM, of which OpenSlide reads most",
+    "cucim": "only for reading TIFF by that name, on Linux",
+}
 
 
 @dataclass(frozen=True, slots=True)

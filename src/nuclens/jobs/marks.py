@@ -14,6 +14,7 @@ from typing import Any
 from nuclens.core.errors import NuclensError, OutputError, UnreadableImageError
 from nuclens.core.files import replacing
 from nuclens.core.slides import companions
+from nuclens.core.urls import shown
 from nuclens.jobs.cohort_file import Entry
 
 LISTED = "slides.json"
@@ -62,7 +63,7 @@ def list_slides(out: Path, entries: Iterable[Entry]) -> None:
     entries = list(entries)
     names, cohorts = {entry.name for entry in entries}, {entry.cohort for entry in entries} - {""}
     kept = [entry for entry in listed(out) if entry.name not in names and entry.cohort not in cohorts]
-    rows = [asdict(entry) | {"path": str(entry.path), "facts": dict(entry.facts)} for entry in (*kept, *entries)]
+    rows = [asdict(entry) | {"path": shown(entry.path), "facts": dict(entry.facts)} for entry in (*kept, *entries)]
     if read_mark(out / LISTED) != (content := {"slides": rows}):
         write_mark(out / LISTED, content)
 

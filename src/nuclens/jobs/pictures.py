@@ -20,6 +20,7 @@ from nuclens.core.tiling import Box, Tile, inside
 from nuclens.core.tissue import TissueMask, find_tissue
 from nuclens.core.tissue_files import read_tissue
 from nuclens.core.types import Frame
+from nuclens.core.urls import url_of
 from nuclens.jobs.journal import Journal, MemoryJournal
 
 SLIDE_PIXELS = 36_000_000  # above it, and with more than one level, an input is a slide: its labels take 1.5 GB
@@ -176,7 +177,7 @@ class Picture:
 
     def miss(self, tile: Tile, error: UnreadableImageError) -> None:
         """Note that a tile cannot be read."""
-        if Path(self.name).suffix and not Path(self.name).exists():
+        if Path(self.name).suffix and not (url_of(self.name) or Path(self.name).exists()):
             gone = f"{self.name}: vanished while it was read; run the same command again when it is back"
             self.failures.append(UnreadableImageError(gone))
         elif self.strict:

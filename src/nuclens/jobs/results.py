@@ -20,18 +20,21 @@ from nuclens.core.census import Census
 from nuclens.core.errors import InputError, OutputError
 from nuclens.core.files import replacing
 from nuclens.core.machine import bytes_read, peak_memory
+from nuclens.core.slides import FetchedSlide
 from nuclens.core.staging import staging
 from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import AREA, Frame, Instances, concatenate
+from nuclens.jobs.heatmap import write_heatmap
 from nuclens.jobs.journal import DiskJournal
 from nuclens.jobs.marks import clear_failure, write_mark
 from nuclens.jobs.pictures import PLAIN_PIXELS, Picture, is_slide
 from nuclens.jobs.segment import Segmenter
-from nuclens.jobs.summary import census_of, write_summary
+from nuclens.jobs.summary import census_of, on_level_0, view_of, write_summary
 from nuclens.report.overlay import overlay
 
 OVERLAY = "overlay"
 SUMMARY = "summary"
+HEATMAP = "heatmap"
 # What is written where nothing is asked for: of plain images, and of slides, which no picture holds.
 USUAL = ("csv", "geojson", "geoparquet", "labels", OVERLAY)
 USUAL_SLIDE = ("csv", "geojson", "geoparquet", SUMMARY)
@@ -65,7 +68,7 @@ class Results:
         segmenter: What made them.
         out: Where the folders are.
         request: What they were made with; the record repeats it.
-        formats: Names of formats, "overlay" and "summary"; none means the usual ones.
+        formats: Names of formats, "heatmap", "overlay" and "summary"; none means the usual ones.
         places: By name of picture; of others the folder is called like the file.
     """
 
@@ -83,7 +86,7 @@ class Results:
         Raises:
             OutputError: A file cannot be written; what was in the folder before is untouched then.
         """
-        folder = self.out / self._place(picture).name
+        folder = self.out / self.place(picture).name
         prepare(folder, HALF_WRITTEN)
         with staging(folder) as staged:
             with picture.clock.stage("count"):
@@ -101,7 +104,8 @@ class Results:
             picture.journal.discard()
         return record
 
-    def _place(self, picture: Picture) -> Place:
+    def place(self, picture: Picture) -> Place:
+        """Where the results of a picture go."""
         return self.places.get(picture.name) or Place(Path(picture.name).stem, self.request)
 
     def _files(self, staged: Path, picture: Picture, census: Census) -> tuple[list[str], list[str]]:
@@ -121,6 +125,10 @@ class Results:
 
     def _write(self, staged: Path, name: str, picture: Picture) -> str:
         """Name of the file that was written."""
+        if name == HEATMAP:
+            nuclei = on_level_0(picture, self.segmenter.result(picture))
+            write_heatmap(staged / "heatmap.png", nuclei, view_of(picture))
+            return "heatmap.png"
         if name == OVERLAY:
             _write_overlay(staged / "overlay.png", picture, self._whole(picture))
             return "overlay.png"
@@ -147,11 +155,12 @@ class Results:
 
     def _record(self, picture: Picture, census: Census) -> dict[str, Any]:
         counted = census.result(picture.mm2 if picture.plan.mpp else None)
-        place = self._place(picture)
+        place = self.place(picture)
         median, nuclei = counted["measurements"].get(AREA, {}).get("median"), counted["nuclei"]
         return {
             "nuclens": __version__,
             "input": picture.name,
+            **({"state": picture.slide.state} if isinstance(picture.slide, FetchedSlide) else {}),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "plan_digest": picture.plan.digest,
             "plan": json.loads(picture.plan.to_json()),
@@ -177,7 +186,7 @@ class Results:
 
 def all_formats() -> tuple[str, ...]:
     """Every result that can be asked for."""
-    return (*FORMATS.names(), OVERLAY, SUMMARY)
+    return (*FORMATS.names(), HEATMAP, OVERLAY, SUMMARY)
 
 
 def prepare(folder: Path, *stale: str) -> None:

@@ -28,6 +28,7 @@ from nuclens.core.slides import Slide, array_slide, open_image
 from nuclens.core.tiling import Tile, inside, tile_plan, working_shape
 from nuclens.core.tissue_votes import VOTES, elected, of_texts, to_text, votes
 from nuclens.core.types import Frame, Instances, concatenate
+from nuclens.core.urls import shown
 from nuclens.jobs.pictures import Area, Picture, Pixels
 
 ENGINES: Kind[Any] = Kind("nuclens.engines")
@@ -185,7 +186,7 @@ def segment(
     `segment_files` streams slides to files instead, and goes on after interruptions.
 
     Args:
-        source: A file, or an array (h, w), (h, w, 3) or (h, w, 4).
+        source: A file, a URL, or an array (h, w), (h, w, 3) or (h, w, 4).
         model: Name of a shipped model, folder of an exported one, or a loaded segmenter, which saves loading.
         mpp: Micrometres per pixel; overrides the file's own. Arrays need it.
         area: Which part is searched.
@@ -197,7 +198,7 @@ def segment(
     """
     segmenter = model if isinstance(model, Segmenter) else load_model(model)
     slide: Slide = array_slide(source, mpp) if isinstance(source, np.ndarray) else open_image(source)
-    name = "array" if isinstance(source, np.ndarray) else str(source)
+    name = "array" if isinstance(source, np.ndarray) else shown(source)
     with closing(slide):
         picture = segmenter.picture(name, slide, mpp, area)
         [result] = run(segmenter, [picture], lambda picture: concatenate(list(segmenter.result(picture))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,14 +22,19 @@ from nuclens.report.thumbnail import TileMark, View, thumbnail, thumbnail_scale
 
 def census_of(picture: Picture, parts: Iterable[Instances]) -> Census:
     """Counts over all nuclei of a picture, in the frame of its level 0."""
-    frame = Frame(*picture.slide.shape, picture.plan.mpp)
     census: Census | None = None
-    for part in parts:
-        census = census or Census(frame, part.schema)
-        census.update(replace(part, frame=frame, centroids=part.centroids - picture.plan.origin))
+    for part in on_level_0(picture, parts):
+        census = census or Census(part.frame, part.schema)
+        census.update(part)
     if census is None:
         raise ValueError("a result has at least one part, which may be empty")
     return census
+
+
+def on_level_0(picture: Picture, parts: Iterable[Instances]) -> Iterator[Instances]:
+    """Nuclei of a picture with centroids that count from its level 0, wherever that lies in the frame."""
+    frame = Frame(*picture.slide.shape, picture.plan.mpp)
+    return (replace(part, frame=frame, centroids=part.centroids - picture.plan.origin) for part in parts)
 
 
 def write_summary(folder: Path, picture: Picture, census: Census, card: Card) -> list[str]:
@@ -48,7 +53,7 @@ def write_summary(folder: Path, picture: Picture, census: Census, card: Card) ->
         notes=picture.slide.notes,
         limits=card.limits,
     )
-    view = _view(picture)
+    view = view_of(picture)
     cells = Cells(census.cells, census.cell_px, picture.plan.mpp)
     written = {
         "summary.json": json.dumps(counted, indent=1, ensure_ascii=False).encode() + b"\n",
@@ -61,7 +66,7 @@ def write_summary(folder: Path, picture: Picture, census: Census, card: Card) ->
     return list(written)
 
 
-def _view(picture: Picture) -> View:
+def view_of(picture: Picture) -> View:
     """The slide from afar, with what became of every tile."""
     states = {tile: "unreadable" if tile.index in picture.unreadable else "read" for tile in picture.tiles}
     tiles = sorted(states | dict.fromkeys(picture.skipped, "skipped"), key=lambda tile: tile.index)

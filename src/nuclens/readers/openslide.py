@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from nuclens.core.dicom import series_files
 from nuclens.core.errors import UnreadableImageError, UnsupportedImageError
 from nuclens.core.levels import level_ratio, same_view
 from nuclens.core.pixels import composited, plausible_mpp
@@ -21,8 +22,6 @@ from nuclens.core.slides import file_digest, need_decodable, need_inside, readin
 from nuclens.core.tiling import Box
 
 _CELL = 512  # side of the cells in which levels are read whose pixels no level-0 coordinate meets
-_DICOM_HEAD = 1 << 16  # bytes in which a file names its series
-_SERIES = re.compile(rb"\x20\x00\x0e\x00UI(.)\x00([\d.]{1,64})", re.DOTALL)
 _MIRAX_SIZES = re.compile(r"^\s*(IMAGENUMBER|DIGITIZER)_(?:X|Y|WIDTH|HEIGHT)\s*=\s*(\d+)", re.MULTILINE)
 _MIRAX_MOST = {"IMAGENUMBER": 5000, "DIGITIZER": 10_000}  # far more images than glass holds, an image of 100 megapixels
 _BOUNDS = tuple(f"openslide.bounds-{name}" for name in ("y", "x", "height", "width"))
@@ -222,9 +221,7 @@ def companions(path: Path) -> list[Path]:
         _need_mirax(path.with_suffix("") / "Slidedat.ini")
         return sorted(part for part in path.with_suffix("").glob("**/*") if part.is_file())
     if suffix == ".dcm":
-        others = (part for part in folder.iterdir() if part.suffix.lower() == ".dcm" and part.is_file())
-        series = _series(path)
-        return sorted(part for part in others if part != path and series and _series(part) == series)
+        return series_files(path)
     if suffix in (".vms", ".vmu"):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         named = {Path(line.partition("=")[2].strip()).name for line in lines}
@@ -241,12 +238,6 @@ def _need_mirax(settings: Path) -> None:
     for name, size in _MIRAX_SIZES.findall(settings.read_text(encoding="utf-8", errors="replace")):
         if int(size) > _MIRAX_MOST[name]:
             raise UnreadableImageError(f"claims {name.lower()} of {size}; wanted at most {_MIRAX_MOST[name]}")
-
-
-def _series(path: Path) -> bytes | None:
-    with path.open("rb") as file:
-        found = _SERIES.search(file.read(_DICOM_HEAD))
-    return found[2] if found else None
 
 
 def _grids(plane: tuple[int, int], sizes: list[tuple[int, int]], downsamples: tuple[float, ...]) -> Iterator[_Grid]:

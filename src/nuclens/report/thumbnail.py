@@ -71,7 +71,7 @@ def thumbnail(view: View) -> Pixels:
 
 def marked(view: View) -> Pixels:
     """The same without the legend."""
-    mask = _seen(view.tissue, view.rgb.shape[:2])
+    mask = seen(view.tissue, view.rgb.shape[:2])
     pale = cv2.addWeighted(view.rgb, 1 - _PALE, np.full_like(view.rgb, 255), _PALE, 0)
     canvas: Pixels = np.where(mask[..., None], view.rgb, pale)
     _draw_tiles(canvas, view)
@@ -82,7 +82,7 @@ def marked(view: View) -> Pixels:
     return canvas
 
 
-def _seen(tissue: TissueMask, shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
+def seen(tissue: TissueMask, shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
     """Whether the middle of each pixel of a picture of the slide is tissue."""
     rows, columns = (
         np.clip((np.arange(size) + 0.5) * (whole / size) * tissue.scale, 0, places - 1).astype(np.int64)

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 MIRAX_SIDE = 32  # of the images of `write_mrxs`
 MIRAX_FILL = (250, 240, 230)  # what its files call the colour of the background
 _DICOM_IMAGE, _DICOM_PLAIN = "1.2.840.10008.5.1.4.1.1.77.1.6", "1.2.840.10008.1.2.1"
-_DICOM_NUMBERS = {"US": "<H", "UL": "<I"}
+_DICOM_NUMBERS = {"US": "<H", "UL": "<I", "FL": "<f"}
 _DICOM_LONG = ("OB", "SQ")
 _MIRAX_SETTINGS = """[GENERAL]
 SLIDE_VERSION=01.02
@@ -159,8 +159,10 @@ def write_dicom(
         *(_dicom(0x28, 8, "IS", str(rows * columns)), _dicom(0x28, 0x10, "US", side)),
         *(_dicom(0x28, 0x11, "US", side), _dicom(0x28, 0x100, "US", 8), _dicom(0x28, 0x101, "US", 8)),
         *(_dicom(0x28, 0x102, "US", 7), _dicom(0x28, 0x103, "US", 0)),
+        *(_dicom(0x48, 1, "FL", width * mpp / 1000), _dicom(0x48, 2, "FL", height * mpp / 1000)),
+        _dicom(0x48, 3, "FL", 0.001),
         *(_dicom(0x48, 6, "UL", width), _dicom(0x48, 7, "UL", height)),
-        _dicom(0x48, 0x105, "SQ", _dicom(0x48, 0x112, "DS", "40")),
+        _dicom(0x48, 0x105, "SQ", _dicom(0x48, 0x106, "SH", "1") + _dicom(0x48, 0x112, "DS", "40")),
         _dicom(0x48, 0x303, "UL", 1),
         _dicom(0x5200, 0x9229, "SQ", _dicom(0x28, 0x9110, "SQ", spacing)),
         _dicom(0x7FE0, 0x10, "OB", tiles.tobytes()),
@@ -168,9 +170,9 @@ def write_dicom(
     path.write_bytes(bytes(128) + b"DICM" + _dicom(2, 0, "UL", len(head)) + head + b"".join(body))
 
 
-def _dicom(group: int, number: int, kind: str, value: str | int | bytes) -> bytes:
+def _dicom(group: int, number: int, kind: str, value: str | float | bytes) -> bytes:
     """One element with explicit type and length; of a sequence, with its one item."""
-    if isinstance(value, int):
+    if isinstance(value, int | float):
         value = struct.pack(_DICOM_NUMBERS[kind], value)
     elif isinstance(value, str):
         value = value.encode() + (b"\0" if kind == "UI" else b" ") * (len(value) % 2)

@@ -1,0 +1,186 @@
+"""DICOM slides through the wsidicom library: more encodings than OpenSlide reads, in a fraction of the time."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from nuclens.core.dicom import series_files
+from nuclens.core.errors import MissingExtraError, UnreadableImageError, UnsupportedImageError
+from nuclens.core.levels import same_view
+from nuclens.core.pixels import plausible_mpp
+from nuclens.core.slides import file_digest, need_decodable, need_inside, reading
+from nuclens.core.tiling import Box
+
+_CACHE = 32 << 20  # bytes of frames, decoded and encoded each
+
+
+class DicomSlide:
+    """A series that wsidicom reads; of several optical paths or focal planes the first is shown, with a note.
+
+    Attributes:
+        shape: Height and width of level 0.
+        levels: Of each level, finest first.
+        mpp: As the pixel spacing states it.
+        power: As the objective of the optical path states it.
+        digest: SHA-256 of all files of the series.
+        notes: What its owner may want to know.
+        origin: The slide is its own plane.
+        plane: Height and width of level 0.
+    """
+
+    origin = (0, 0)
+
+    def __init__(self, path: Path, handle: Any, digest: str) -> None:
+        """Read what the files say of themselves.
+
+        Args:
+            path: For errors.
+            handle: An opened `wsidicom.WsiDicom`.
+            digest: SHA-256 of its files.
+
+        Raises:
+            UnreadableImageError: What they say makes no sense; the text lacks the path.
+            UnsupportedImageError: Pixels are no 8-bit grey or RGB.
+        """
+        self._path, self._handle, self.digest = path, handle, digest
+        found = sorted(handle.levels, key=lambda level: -level.size.width * level.size.height)
+        finest = found[0].default_instance
+        if np.dtype(finest.image_data.dtype) != np.uint8:
+            raise UnsupportedImageError(f"holds {finest.image_data.dtype} samples; wanted 8-bit grey or RGB")
+        need_decodable(finest.tile_size.height, finest.tile_size.width)
+        sizes = [(level.size.height, level.size.width) for level in found]
+        if min(sizes[0]) < 1:
+            raise UnreadableImageError(f"claims {sizes[0][0]} x {sizes[0][1]} pixels; wanted at least one")
+        kept = [0, *(k for k in range(1, len(sizes)) if same_view(sizes[0], sizes[k]) and sizes[k] != sizes[k - 1])]
+        self.levels = tuple(sizes[k] for k in kept)
+        self.shape = self.plane = sizes[0]
+        self._numbers = [found[k].level for k in kept]
+        spacing = found[0].mpp
+        self.mpp, notes = plausible_mpp(spacing.width, spacing.height)
+        self.power = _power(finest.dataset.as_dataset())
+        self.notes = (*notes, *_choices(finest))
+
+    def read(self, box: Box, level: int = 0) -> UInt8[np.ndarray, "h w 3"]:
+        """Pixels of a box of a level; what the scanner left out is white.
+
+        Raises:
+            InputError: There is no such level, or the box does not lie inside it.
+            UnreadableImageError: The file is damaged there.
+        """
+        need_inside(box, self.levels, level)
+        height, width = box[2] - box[0], box[3] - box[1]
+        if not height * width:
+            return np.zeros((height, width, 3), np.uint8)
+        with reading(self._path, *_damage()):
+            if self._handle is None:
+                raise UnreadableImageError("is closed")
+            pixels = self._handle.read_region(
+                (box[1], box[0]), self._numbers[level], (width, height), threads=1, as_array=True
+            )
+            if pixels.shape[:2] != (height, width):
+                raise UnreadableImageError(f"gave {pixels.shape} for {height} x {width} pixels")
+        grey = pixels.ndim == 2 or pixels.shape[2] == 1
+        rgb: UInt8[np.ndarray, "h w 3"] = np.repeat(pixels.reshape(height, width, 1), 3, axis=2) if grey else pixels
+        return rgb
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._handle is not None:
+            self._handle.close()
+        self._handle = None
+
+
+@dataclass(frozen=True, slots=True)
+class WsiDicomReader:
+    """Reads DICOM slides: levels in files of their own, tiles full or sparse; any file of the series opens the slide.
+
+    It comes before OpenSlide, whose pixels are the same, and leaves to it what it does not understand.
+    """
+
+    suffixes: tuple[str, ...] = (".dcm",)
+
+    def companions(self, path: Path) -> list[Path]:
+        """Further files of a slide, as `companions` finds them."""
+        return series_files(path)
+
+    def open(self, path: Path) -> DicomSlide:
+        """Open the series that a file belongs to; pixels are decoded later.
+
+        Raises:
+            MissingExtraError: wsidicom is not installed.
+            UnsupportedImageError: wsidicom does not understand all of its files.
+            UnreadableImageError: It is absent.
+        """
+        try:
+            import wsidicom  # here, since it is an extra, and takes a second
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                f"{path}: needs {error.name}, which is not installed; `pip install 'nuclens[dicom]'`"
+            ) from error
+        with reading(path), ExitStack() as stack:
+            path.open("rb").close()
+            files = [path, *series_files(path)]
+            settings = wsidicom.config.Settings(decoded_frame_cache_size=_CACHE, encoded_frame_cache_size=_CACHE)
+            try:
+                with _in_silence():
+                    handle = stack.enter_context(wsidicom.WsiDicom.open(files, settings=settings))
+                # One that is damaged is left out, and the slide would be that of its coarser levels.
+                left_out = set(map(str, files)) - set(map(str, handle.files or ()))
+                if left_out:
+                    raise UnsupportedImageError(f"wsidicom does not understand {len(left_out)} of {len(files)} files")
+                slide = DicomSlide(path, handle, file_digest(*files))
+                slide.read((0, 0, 1, 1), len(slide.levels) - 1)
+            except _damage() as error:
+                line = " ".join(str(error).split()) or type(error).__name__
+                raise UnsupportedImageError(f"no slide that wsidicom understands ({line:.120})") from error
+            stack.pop_all()
+            return slide
+
+
+def _power(dataset: Any) -> float | None:
+    paths = getattr(dataset, "OpticalPathSequence", None) or [None]
+    power = getattr(paths[0], "ObjectiveLensPower", None)
+    return float(power) if power else None
+
+
+def _choices(instance: Any) -> Iterator[str]:
+    for name, many, shown in (
+        ("optical paths", instance.optical_paths, instance.default_path),
+        ("focal planes", instance.focal_planes, f"{instance.default_z:g} µm"),
+    ):
+        if len(many) > 1:
+            yield f"has {len(many)} {name}; {shown} is shown"
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """Without what wsidicom logs of files that it cannot open: it is told as an error."""
+    logger, refuse = logging.getLogger("wsidicom.file.wsidicom_file_source"), lambda record: False
+    logger.addFilter(refuse)
+    try:
+        yield
+    finally:
+        logger.removeFilter(refuse)
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What was seen to be raised on bytes that make no sense: by wsidicom, pydicom and decoders."""
+    from wsidicom import errors
+
+    own = (kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    return (
+        *(*own, RuntimeError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError),
+        *(EOFError, struct.error),
+    )
+
+
+PLUGIN = WsiDicomReader()

@@ -1,0 +1,151 @@
+"""DICOM slides through wsidicom: the same pixels as through OpenSlide, and what it leaves to that."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from jaxtyping import UInt8
+
+from nuclens.core.errors import MissingExtraError, UnreadableImageError, UnsupportedImageError
+from nuclens.core.slides import file_digest, open_image, readers_of
+from nuclens.readers.openslide import PLUGIN as OPENSLIDE
+from nuclens.readers.wsidicom import PLUGIN, DicomSlide
+from nuclens.testing.readers import ReaderContract
+from nuclens.testing.slides import shrunk, write_dicom
+
+pytest.importorskip("wsidicom", reason="wsidicom is not installed")
+
+
+class TestWsiDicomReader(ReaderContract):
+    name = "wsidicom"
+    suffix: ClassVar[str] = ".dcm"
+
+    def write(self, path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+        write_dicom(path, rgb)
+
+
+@pytest.fixture
+def rgb() -> UInt8[np.ndarray, "h w 3"]:
+    return np.random.default_rng(0).integers(0, 256, (96, 64, 3), np.uint8)
+
+
+def write_series(folder: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> Path:
+    write_dicom(folder / "one.dcm", rgb, series="1.2.3.4", number=1, mpp=0.25)
+    write_dicom(folder / "two.dcm", shrunk(rgb, 4), series="1.2.3.4", number=2, mpp=1.0)
+    write_dicom(folder / "other.dcm", rgb, series="1.2.3.5", number=1, mpp=0.5)
+    return folder / "one.dcm"
+
+
+def test_a_series_is_one_slide_the_same_as_through_openslide(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    path = write_series(tmp_path, rgb)
+    for name in ("one.dcm", "two.dcm"):
+        with closing(PLUGIN.open(tmp_path / name)) as one, closing(OPENSLIDE.open(tmp_path / name)) as other:
+            assert one.levels == other.levels == ((96, 64), (24, 16))
+            assert (one.power, one.digest, one.notes) == (other.power, other.digest, other.notes)
+            assert one.mpp == pytest.approx(other.mpp)
+            assert one.digest == file_digest(path, tmp_path / "two.dcm")
+            for level, size in enumerate(one.levels):
+                np.testing.assert_array_equal(one.read((0, 0, *size), level), other.read((0, 0, *size), level))
+
+
+def test_it_is_asked_first(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    assert readers_of(".dcm") == ["wsidicom", "openslide"]
+    with closing(open_image(write_series(tmp_path, rgb))) as slide:
+        assert isinstance(slide, DicomSlide)
+
+
+def test_a_damaged_level_is_not_left_out_in_silence(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without its finest file the slide would be the coarse one, and nuclei four times too large."""
+    path = write_series(tmp_path, rgb)
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"\x48\x00\x01\x00FL")])
+    with pytest.raises(UnsupportedImageError, match=r"two\.dcm: wsidicom does not understand 1 of 2 files"):
+        PLUGIN.open(tmp_path / "two.dcm")
+    with pytest.raises(UnreadableImageError):
+        open_image(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_it_does_not_understand_openslide_is_asked_for(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    """A file that does not say how large the imaged volume is, which the standard demands."""
+    write_dicom(tmp_path / "a.dcm", rgb)
+    data = (tmp_path / "a.dcm").read_bytes()
+    start = data.index(b"\x48\x00\x01\x00FL")
+    (tmp_path / "a.dcm").write_bytes(data[:start] + data[start + 36 :])
+    with pytest.raises(UnsupportedImageError, match="no slide that wsidicom understands"):
+        PLUGIN.open(tmp_path / "a.dcm")
+    with closing(open_image(tmp_path / "a.dcm")) as slide:
+        np.testing.assert_array_equal(slide.read((0, 0, 96, 64)), rgb)
+
+
+def test_after_closing_nothing_is_read(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    slide = PLUGIN.open(write_series(tmp_path, rgb))
+    slide.close()
+    with pytest.raises(UnreadableImageError, match=r"one\.dcm: is closed"):
+        slide.read((0, 0, 1, 1))
+
+
+WALLED = """
+import sys
+from pathlib import Path
+sys.modules["wsidicom"] = None
+from nuclens.core.errors import MissingExtraError
+from nuclens.core.slides import open_image, picture_suffixes
+from nuclens.readers.wsidicom import PLUGIN
+print(type(open_image(sys.argv[1])).__name__, ".dcm" in picture_suffixes())
+try:
+    PLUGIN.open(Path(sys.argv[1]))
+except MissingExtraError as error:
+    print(error)
+"""
+
+
+def test_without_the_package_openslide_reads_and_nothing_is_said(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]
+) -> None:
+    path = write_series(tmp_path, rgb)
+    run = subprocess.run([sys.executable, "-c", WALLED, str(path)], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == [
+        "ScannedSlide True",
+        f"{path}: needs wsidicom, which is not installed; `pip install 'nuclens[dicom]'`",
+    ]
+    assert run.stderr == ""
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Invalid value for VR:UserWarning:pydicom"
+)  # of changed bytes that are no such value
+def test_damaged_bytes_are_read_or_refused_in_silence(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.dcm"
+    write_dicom(path, rgb)
+    data, random, refusals = path.read_bytes(), np.random.default_rng(0), []
+    for _ in range(60):
+        changed = np.frombuffer(data, np.uint8).copy()
+        changed[random.integers(0, 1200, 3)] = random.integers(0, 256, 3)
+        path.write_bytes(changed.tobytes())
+        try:
+            with closing(PLUGIN.open(path)) as slide:
+                slide.read((0, 0, min(64, slide.shape[0]), min(64, slide.shape[1])))
+        except UnreadableImageError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 5
+    assert all(text.startswith(f"{path}: ") and "\n" not in text for text in refusals)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_only_reader_that_is_not_installed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wsidicom", None)
+    monkeypatch.setattr("nuclens.core.slides.readers_of", lambda suffix: ["wsidicom"])
+    write_dicom(tmp_path / "a.dcm", np.zeros((16, 16, 3), np.uint8))
+    with pytest.raises(MissingExtraError, match=r"a\.dcm: needs wsidicom.*nuclens\[dicom\]"):
+        open_image(tmp_path / "a.dcm")
