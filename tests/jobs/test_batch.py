@@ -31,7 +31,8 @@ from nuclens.core.files import replacing
 from nuclens.core.slides import file_digest
 from nuclens.core.types import Progress, read_instances
 from nuclens.jobs import batch, results
-from nuclens.jobs.batch import BatchOptions, Outcome, find_entries, find_inputs, segment_files
+from nuclens.jobs.batch import BatchOptions, Outcome, segment_files
+from nuclens.jobs.inputs import find_entries, find_inputs
 from nuclens.jobs.marks import list_slides, read_mark, write_mark
 from nuclens.jobs.segment import run
 from nuclens.testing.slides import write_dicom

@@ -18,8 +18,9 @@ from jaxtyping import UInt8
 from nuclens.core.errors import InputError
 from nuclens.core.slides import Slide, open_image
 from nuclens.jobs import batch
-from nuclens.jobs.batch import BatchOptions, Outcome, find_entries, segment_files
+from nuclens.jobs.batch import BatchOptions, Outcome, segment_files
 from nuclens.jobs.cohort import write_cohort
+from nuclens.jobs.inputs import find_entries
 from nuclens.jobs.marks import listed, read_mark, write_mark
 
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
@@ -81,9 +82,9 @@ def test_nine_results_three_reasons_and_a_second_run_does_what_is_missing(
     # What is done is not even read again.
     opened: list[str] = []
 
-    def watched(path: str | Path) -> Slide:
+    def watched(path: str | Path, cache: Path | None) -> Slide:
         opened.append(str(path))
-        return open_image(path)
+        return open_image(path, cache)
 
     monkeypatch.setattr(batch, "open_image", watched)
     monkeypatch.delattr(batch, "file_digest")

@@ -18,8 +18,9 @@ from nuclens.core import remote
 from nuclens.core.errors import InputError, MissingExtraError, OutputError
 from nuclens.core.types import read_instances
 from nuclens.jobs import delivery
-from nuclens.jobs.batch import BatchOptions, find_inputs, segment_files
+from nuclens.jobs.batch import BatchOptions, segment_files
 from nuclens.jobs.delivery import Destination
+from nuclens.jobs.inputs import find_inputs
 from nuclens.jobs.segment import segment
 
 fsspec: Any = pytest.importorskip("fsspec", reason="fsspec is not installed")
@@ -71,7 +72,7 @@ def test_results_arrive_and_nothing_stays(memory: Any, options: BatchOptions) ->
     assert [outcome.record["input"] for outcome in outcomes] == INPUTS
     assert files(memory) == ALL
     assert len(read_instances("memory://out/c/instances.csv")) == 3
-    assert memory.cat_file("/out/summary.csv").decode().splitlines()[1].startswith("a.png,done,1")
+    assert memory.cat_file("/out/summary.csv").decode().splitlines()[1].startswith("a.png,a,done,1")
     assert options.cache is not None
     assert [path.name for path in left(options.cache)] == [".nuclens"]
 

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from nuclens.commands.terminal import FLAG, LIST, err, progress
 from nuclens.core.errors import PartialFailure
 from nuclens.core.urls import shown
+
+if TYPE_CHECKING:
+    from nuclens.jobs.batch import Outcome
 
 
 @Parameter(name="*")
@@ -108,8 +111,6 @@ def segment(
         how: What segments.
     """
     from nuclens.jobs.batch import LOG, BatchOptions, segment_files
-    from nuclens.jobs.cohort import PAGE
-    from nuclens.jobs.cohort_file import SUFFIXES
     from nuclens.jobs.delivery import Destination
     from nuclens.jobs.pictures import Area
 
@@ -129,6 +130,14 @@ def segment(
     )
     with progress() as report, _logged(Destination(outputs.out, outputs.cache).folder / LOG):
         outcomes = segment_files(inputs, outputs.out, options, report)
+    return _tell(outcomes, inputs, outputs.out)
+
+
+def _tell(outcomes: list[Outcome], inputs: list[str], out: Path) -> int:
+    """Print what became of the inputs; the exit code."""
+    from nuclens.jobs.cohort import PAGE
+    from nuclens.jobs.cohort_file import SUFFIXES
+
     done = [outcome.record for outcome in outcomes if outcome.error is None]
     for record in done:
         for line in (*record["notes"], *record["warnings"]):
@@ -140,11 +149,9 @@ def segment(
     skipped = sum(outcome.skipped for outcome in outcomes)
     before = f", {skipped} of them done before" if skipped else ""
     failed = f", {len(errors)} failed" if errors else ""
-    print(
-        f"{nuclei:,} nuclei in {len(done)} image{'' if len(done) == 1 else 's'}{before}{failed}: {shown(outputs.out)}"
-    )
+    print(f"{nuclei:,} nuclei in {len(done)} image{'' if len(done) == 1 else 's'}{before}{failed}: {shown(out)}")
     if any(Path(source).suffix.lower() in SUFFIXES for source in inputs):
-        print(f"table: {shown(outputs.out)}/{PAGE}")
+        print(f"table: {shown(out)}/{PAGE}")
     codes = {outcome.error.exit_code if outcome.error else 0 for outcome in outcomes}
     lacking = any(record["unreadable"] for record in done)
     return PartialFailure.exit_code if lacking or len(codes) > 1 else codes.pop()

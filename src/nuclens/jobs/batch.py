@@ -8,10 +8,9 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,14 @@ from nuclens.core.errors import (
 from nuclens.core.files import replacing
 from nuclens.core.flow import Stopwatch
 from nuclens.core.plan import scale_of
-from nuclens.core.remote import fetched, listed, state
-from nuclens.core.slides import companions, file_digest, open_image, picture_suffixes
+from nuclens.core.remote import fetched, state
+from nuclens.core.slides import companions, file_digest, open_image
 from nuclens.core.types import Progress
-from nuclens.core.urls import local_path, shown, url_of
+from nuclens.core.urls import shown, url_of
 from nuclens.jobs.cohort import write_cohort
-from nuclens.jobs.cohort_file import SUFFIXES, Entry, read_cohort, stem_of
+from nuclens.jobs.cohort_file import Entry
 from nuclens.jobs.delivery import Destination, Finish
+from nuclens.jobs.inputs import find_entries
 from nuclens.jobs.journal import DiskJournal
 from nuclens.jobs.marks import LISTED, list_slides, read_mark, stamp_of, write_failure, write_mark
 from nuclens.jobs.pictures import Area, Picture
@@ -144,10 +144,11 @@ def segment_files(
 ) -> list[Outcome]:
     """Segment files into `out/<name>/`, and write `out/summary.csv`; one failing input fails alone.
 
-    Inputs and `out` may be URLs. A picture is done when its `run.json` is there, which is written last; done
-    pictures are skipped. One that was begun goes on with the tiles it lacks, and
-    its files are the same as if nothing had happened. Of one that failed,
-    `failed.json` says why, until a later run does it.
+    Inputs and `out` may be URLs. A picture is done when its `run.json` is
+    there, which is written last; done pictures are skipped. One that was begun
+    goes on with the tiles it lacks, and its files are the same as if nothing
+    had happened. Of one that failed, `failed.json` says why, until a later run
+    does it.
 
     Args:
         inputs: Files, folders, globs, or CSV files as `read_cohort` takes them, of which a table is written at the end.
@@ -163,25 +164,8 @@ def segment_files(
     """
     entries, there, formats = find_entries(inputs), Destination(out, options.cache), _known(options.formats)
     out = there.folder
-    segmenter = load_model(
-        options.model,
-        engine=options.engine,
-        precision=options.precision,
-        tile_px=options.tile_px,
-        threads=options.threads,
-    )
-    if options.mpp is not None:
-        scale_of(segmenter.model.card, options.mpp, "--mpp")
-    # What results depend on besides their image, checked when a picture is found done.
-    request = {
-        "model": segmenter.model.digest,
-        "engine": segmenter.engine,
-        "precision": segmenter.runner.precision,
-        "tile_size": options.tile_px,
-        "mpp": options.mpp,
-        "formats": list(formats),
-        **_area_request(options.area),
-    }
+    segmenter = _segmenter(options)
+    request = _request(segmenter, formats, options)
     prepare(out)
     there.begin()
     list_slides(out, entries)
@@ -196,7 +180,7 @@ def segment_files(
         _log_outcome(outcomes[k])
         if isinstance(result, NuclensError) and not read_mark(tasks[k].folder / DONE):
             write_failure(tasks[k].folder, tasks[k].name, result)
-    for k in () if options.overwrite else todo:
+    for k in () if options.overwrite or there.is_elsewhere else todo:
         # What failed here, or was left, because another process works in the same folder is done there.
         if outcomes[k].error is not None and (found := _before(tasks[k])) and found.error is None:
             outcomes[k] = found
@@ -204,8 +188,37 @@ def segment_files(
     _write_summary(out / SUMMARY, done, segmenter.model.card)
     list_slides(out, entries)  # again: another run may have listed its own meanwhile
     tables = write_cohort(out).files if any(entry.cohort for entry in entries) else ()
-    there.end(SUMMARY, LISTED, *tables, LOG)
+    there.end(SUMMARY, *tables, LOG)
+    if there.is_elsewhere:
+        (out / LISTED).unlink(missing_ok=True)
     return done
+
+
+def _segmenter(options: BatchOptions) -> Segmenter:
+    """What plans pictures and, unless others do, runs them."""
+    segmenter = load_model(
+        options.model,
+        engine=options.engine,
+        precision=options.precision,
+        tile_px=options.tile_px,
+        threads=options.threads,
+    )
+    if options.mpp is not None:
+        scale_of(segmenter.model.card, options.mpp, "--mpp")
+    return segmenter
+
+
+def _request(segmenter: Segmenter, formats: Sequence[str], options: BatchOptions) -> dict[str, Any]:
+    """What results depend on besides their image, checked when a picture is found done."""
+    return {
+        "model": segmenter.model.digest,
+        "engine": segmenter.engine,
+        "precision": segmenter.runner.precision,
+        "tile_size": options.tile_px,
+        "mpp": options.mpp,
+        "formats": list(formats),
+        **_area_request(options.area),
+    }
 
 
 def _results(
@@ -239,92 +252,6 @@ def _at_work(options: BatchOptions, segmenter: Segmenter) -> Iterator[tuple[Segm
     tool = Tool(model, options.engine, options.precision, options.tile_px)
     with hired(options.scheduler, tool, segmenter, mixed=options.mixed) as crew:
         yield replace(segmenter, processor=crew.processor), partial(run_on, crew)
-
-
-def find_entries(inputs: Sequence[str | Path]) -> list[Entry]:
-    """What a call is asked to segment: inputs as `find_inputs` takes them, and the slides of CSV files.
-
-    Raises:
-        InputError: There is nothing, two inputs would share an output folder, or a CSV has faults.
-    """
-    found: dict[str, Entry] = {}
-    for pattern in inputs:
-        if Path(pattern).suffix.lower() in SUFFIXES:
-            entries = read_cohort(Path(pattern))
-        else:
-            entries = [Entry(path, stem_of(path)) for path in _matches(pattern)]
-        for entry in entries:
-            found.setdefault(str(entry.path), entry)
-    _need_own_folders((entry.path, entry.name) for entry in found.values())
-    return list(found.values())
-
-
-def find_inputs(patterns: Sequence[str | Path]) -> list[Path]:
-    """Files that inputs name: files and URLs themselves, and the pictures among those of folders and globs.
-
-    Raises:
-        InputError: A folder or a glob holds no picture, or two files would share an output folder.
-    """
-    found = dict.fromkeys(Path(shown(path)) for pattern in patterns for path in _matches(pattern))
-    _need_own_folders((path, stem_of(path)) for path in found)
-    return list(found)
-
-
-def _need_own_folders(named: Iterable[tuple[str | Path, str]]) -> None:
-    owners: dict[str, str | Path] = {}
-    for path, name in named:
-        if owners.setdefault(name, path) != path:
-            raise InputError(
-                f"{shown(path)}: would share the output folder {name!r} with {shown(owners[name])}; rename one, use two calls "
-                f"with an --out for each, or a CSV with a column called name"
-            )
-
-
-def _matches(pattern: str | Path) -> Sequence[str | Path]:
-    """Files and URLs; of the latter all that it takes to open them, secrets included."""
-    url = url_of(pattern)
-    if url is not None and local_path(url) is None:
-        return _listed(url) if url.endswith("/") or "*" in url.rpartition("/")[2] else [url]
-    path = Path(pattern) if url is None else local_path(url) or Path()
-    try:
-        if path.is_dir():
-            listed = [part for part in path.iterdir() if not part.name.startswith(".")]
-        elif has_magic(str(pattern)) and not path.exists():
-            listed = [Path(match) for match in glob(str(pattern), recursive=True)]
-        else:
-            return [path]
-    except OSError as error:
-        raise InputError(f"{pattern}: cannot be looked into ({error.strerror}); wanted pictures") from error
-    suffixes = picture_suffixes()
-    found = sorted(part for part in listed if part.suffix.lower() in suffixes and part.is_file())
-    if not found:
-        raise InputError(f"{pattern}: no picture there; wanted files ending in {' '.join(suffixes)}")
-    return _slides(found)
-
-
-def _listed(url: str) -> list[str]:
-    """The pictures of a folder elsewhere; of DICOM the first file, which brings the others."""
-    try:
-        files = listed(url)
-    except DataError as error:
-        raise InputError(str(error)) from error
-    suffixes = picture_suffixes()
-    found = [file for file in files if Path(shown(file)).suffix.lower() in suffixes]
-    series = [file for file in found if Path(shown(file)).suffix.lower() == ".dcm"]
-    if not found:
-        raise InputError(f"{shown(url)}: no picture there; wanted files ending in {' '.join(suffixes)}")
-    return [file for file in found if file not in series[1:]]
-
-
-def _slides(paths: list[Path]) -> list[Path]:
-    """The first file of every slide: levels of one may be files of their own."""
-    first, others = [], set[Path]()
-    for path in paths:
-        if path not in others:
-            first.append(path)
-            with suppress(UnreadableImageError, OSError):  # told when it is opened
-                others |= set(companions(path))
-    return first
 
 
 def _known(names: Sequence[str]) -> tuple[str, ...]:

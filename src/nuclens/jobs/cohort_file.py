@@ -233,5 +233,6 @@ def _check_unique(entries: list[tuple[int, Entry]], faults: _Faults) -> None:
         paths[place] = line
         first, other = names.setdefault(entry.name, (line, entry))
         if other is not entry:
-            said = f"got {entry.name!r}, the name of {shown(other.path)} in line {first} too; wanted another in a column name"
+            whose = f"the name of {shown(other.path)} in line {first} too"
+            said = f"got {entry.name!r}, {whose}; wanted another in a column name"
             faults.add(line, "name", said)

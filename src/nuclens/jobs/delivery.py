@@ -55,6 +55,11 @@ class Destination:
             here = cache_folder(cache) / f"out-{hashlib.sha256(self._url.encode()).hexdigest()[:16]}"
         self.folder = here
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether results are sent to a URL."""
+        return bool(self._url)
+
     def begin(self) -> None:
         """Check that the place takes files, send what an earlier run could not, and learn what is done there.
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nuclens.core.errors import InputError
-from nuclens.jobs.batch import BatchOptions, find_inputs, segment_files
+from nuclens.jobs.batch import BatchOptions, segment_files
+from nuclens.jobs.inputs import find_inputs
 
 IMAGE = "tnbc_09_1.jpg"
 IMAGE_MPP = 0.25
