@@ -13,7 +13,7 @@ from nuclens.core.errors import InputError
 from nuclens.core.files import replacing
 from nuclens.core.groups import ALL, Estimate, Unit, densities, fractions, median_areas, units_of
 from nuclens.core.types import AREA
-from nuclens.jobs.cohort_file import GROUP, PATIENT, Entry, stem_of
+from nuclens.jobs.cohort_file import GROUP, PATIENT, Entry
 from nuclens.jobs.marks import FAILED, LISTED, listed, read_mark
 from nuclens.jobs.results import DONE
 from nuclens.report.cohort import CohortPage, Left, cohort_page
@@ -21,7 +21,7 @@ from nuclens.report.parquet import write_parquet
 from nuclens.report.tables import write_rows
 
 TABLE, GROUPS, PAGE = "cohort", "cohort_groups", "cohort.html"
-_NONE = "(none)"
+_NONE, _NOT_YET = "(none)", "not done yet"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +114,7 @@ def entries_of(out: Path) -> list[Entry]:
         return listed(out)
     marks = {path.parent.name: path for mark in (FAILED, DONE) for path in sorted(out.glob(f"*/{mark}"))}
     inputs = {name: read_mark(path).get("input") or name for name, path in sorted(marks.items())}
-    return [Entry(path, name or stem_of(path)) for name, path in inputs.items()]
+    return [Entry(path, name) for name, path in inputs.items()]
 
 
 def _slides(out: Path) -> list[Slide]:
@@ -123,7 +123,7 @@ def _slides(out: Path) -> list[Slide]:
     for entry in entries_of(out):
         record = read_mark(out / entry.name / DONE)
         failure = read_mark(out / entry.name / FAILED).get("message", "")
-        reason = "" if record else failure or "not done yet"
+        reason = "" if record else failure or _NOT_YET
         if record and "counts" not in record:
             reason = "made by an older nuclens, which kept no counts; give --overwrite"
         found.append(Slide(entry, record, reason))
@@ -147,7 +147,7 @@ def _title(out: Path, slides: Sequence[Slide]) -> str:
 
 
 def _state(slide: Slide) -> str:
-    return "left out" if slide.record else "waiting" if slide.reason == "not done yet" else "failed"
+    return "left out" if slide.record else "waiting" if slide.reason == _NOT_YET else "failed"
 
 
 def _types(slides: Sequence[Slide]) -> list[str]:
