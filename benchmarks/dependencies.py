@@ -63,8 +63,8 @@ In all {train_count} packages more, {train_mb:.0f} MB.
 
 `nuclens[tensorboard]` adds TensorBoard: a run writes its logs where it is installed, and nothing is lost without it.
 
-`nuclens[remote]` adds fsspec, which opens URLs, with aiohttp for web servers and s3fs for S3. `nuclens[dicom]` adds wsidicom, which
-reads DICOM slides, and highdicom; `nuclens[cucim]` adds cuCIM, which reads TIFF.
+`nuclens[remote]` adds fsspec, which opens URLs, with aiohttp for web servers and s3fs for S3. `nuclens[dicom]` adds
+wsidicom, which reads DICOM slides, and highdicom; `nuclens[cucim]` adds cuCIM, which reads TIFF.
 """
 
 
