@@ -18,6 +18,10 @@ class TestArrow(FormatContract):
     name = "arrow"
 
 
+class TestAnnotationStore(FormatContract):
+    name = "annotation_store"
+
+
 class TestCsv(FormatContract):
     name = "csv"
 

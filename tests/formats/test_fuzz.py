@@ -52,6 +52,8 @@ def check(name: str, path: Path) -> None:
     readers: list[Callable[[], object]] = [lambda: plugin.read(path)]
     if hasattr(plugin, "predict"):
         readers.append(lambda: plugin.predict(path))
+    if hasattr(plugin, "parts"):
+        readers.append(lambda: list(plugin.parts(path)))
     if hasattr(plugin, "images"):
         readers.append(lambda: [image() for image in plugin.images(path).values()])
     for read in readers:
