@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from nuclens.core.suffixes import FORMATS
 from nuclens.testing.formats import FormatContract, WriterContract
 
@@ -16,6 +18,14 @@ class TestGeoJson(FormatContract):
 
 class TestArrow(FormatContract):
     name = "arrow"
+
+
+class TestAnnData(FormatContract):
+    name = "anndata"
+
+    @pytest.fixture(autouse=True)
+    def _installed(self) -> None:
+        pytest.importorskip("anndata", reason="anndata is not installed: nuclens[anndata] brings it")
 
 
 class TestAnnotationStore(FormatContract):

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,11 @@ from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import Frame, Instances
 
 MOST_BYTES, MOST_SECONDS = 400 << 20, 60.0  # a hang, however loaded the machine is
-READ = [name for name in FORMATS.names() if hasattr(FORMATS.get(name), "read")]
+READ = [
+    name
+    for name in FORMATS.names()
+    if hasattr(FORMATS.get(name), "read") and find_spec(getattr(FORMATS.get(name), "needs", "nuclens"))
+]
 TEXTS = ("geojson", "csv", "hovernet_json", "cellvit", "tiatoolbox", "coco", "coco_results")
 VALUES = (
     *("-1", "0.5", "1e308", "1e999", "NaN", "null", "true", "[]", "{}", '"x"', "[[[]]]", '""', "\x00", "\n"),
