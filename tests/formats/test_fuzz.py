@@ -44,7 +44,9 @@ def sample(folder: Path, name: str) -> Path:
     square = np.array([[2, 3], [2, 9], [8, 9], [8, 3]], np.float32)
     corners = np.concatenate([square, square + np.float32(10), square + np.array([0, 15], np.float32)])
     nuclei = from_outlines(UNTYPED, corners, np.array([0, 4, 8, 12], np.int64))
-    found = replace(nuclei, frame=Frame(24, 32, 0.25))
+    slide = {f"dicom.{name}UID": "1.2.3" for name in ("StudyInstance", "SeriesInstance", "SOPInstance", "SOPClass")}
+    slide["dicom.SOPClassUID"] = "1.2.840.10008.5.1.4.1.1.77.1.6"
+    found = replace(nuclei, frame=Frame(24, 32, 0.25), metadata=slide)
     plugin = FORMATS.get(name)
     path = folder / f"nuclei{plugin.suffix}"
     plugin.write(path, found)
@@ -120,6 +122,7 @@ def missing(whole: bytes, rng: np.random.Generator) -> bytes:
 MUTATIONS: tuple[Mutation, ...] = (cut, flipped, overwritten, repeated, missing)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 @pytest.mark.parametrize("mutation", MUTATIONS)
 @pytest.mark.parametrize("name", READ)
 def test_damaged_files(name: str, mutation: Mutation, tmp_path: Path) -> None:

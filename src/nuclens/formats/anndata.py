@@ -145,8 +145,10 @@ def _need_harmless(h5py: Any, file: Any) -> None:
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"{name!r} leads elsewhere")
         part = file[name]
-        if not isinstance(part, h5py.Dataset):
+        if isinstance(part, h5py.Group):
             continue
+        if not isinstance(part, h5py.Dataset):
+            raise ValueError(f"{name!r} is no array")
         texts = part.dtype.kind == "O" and h5py.check_string_dtype(part.dtype) is not None
         if part.is_virtual or part.external or not (texts or part.dtype.kind in "biufS"):
             raise ValueError(f"{name!r} holds other things than numbers and texts of this file")
