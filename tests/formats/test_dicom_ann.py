@@ -22,7 +22,7 @@ from nuclens.testing.slides import write_dicom
 
 highdicom = pytest.importorskip("highdicom", reason="highdicom is not installed: nuclens[dicom] brings it")
 pydicom = pytest.importorskip("pydicom")
-annotations: Any = pytest.importorskip("highdicom.ann")
+bulk: Any = pytest.importorskip("highdicom.ann")
 
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
 SLIDE = {
@@ -143,13 +143,13 @@ def theirs(path: Path, graphic: str = "POLYGON", dtype: Any = np.float64) -> Pat
     code = pydicom.sr.coding.Code("84640000", "SCT", "Nucleus")
     square = np.array([[3.25, 2], [9, 2], [9, 8], [3, 8]], dtype)
     groups = [
-        annotations.AnnotationGroup(
+        bulk.AnnotationGroup(
             number=number, uid=f"1.2.3.{number}", label=label, annotated_property_category=code,
             annotated_property_type=code, graphic_type=graphic, graphic_data=shapes, algorithm_type="MANUAL",
         )
         for number, (label, shapes) in enumerate((("tumour", [square, square + 10]), ("b", [square + 1])), 1)
     ]  # fmt: skip
-    annotations.MicroscopyBulkSimpleAnnotations(
+    bulk.MicroscopyBulkSimpleAnnotations(
         [source], "2D", groups, "1.2.3.50", 1, "1.2.3.51", 1, "x", "x", "1", "1"
     ).save_as(path)
     return path

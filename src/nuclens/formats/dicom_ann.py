@@ -107,6 +107,7 @@ class DicomAnn:
         """
         need_file(path)
         pydicom = optional("pydicom", EXTRA)
+        damage = (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException, struct.error)
         try:
             if path.stat().st_size > _MAX_BYTES:
                 raise ValueError(f"more than {_MAX_BYTES:,} bytes")
@@ -114,7 +115,7 @@ class DicomAnn:
             if kind not in _PLAIN:
                 raise ValueError(f"transfer syntax {kind}, wanted one that is not compressed")
             return _instances(path, pydicom.dcmread(path))
-        except (*_FAULTS, NotImplementedError, RecursionError, struct.error, pydicom.errors.InvalidDicomError) as error:
+        except (*_FAULTS, *damage, NotImplementedError, RecursionError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(
                 f"{path}: no DICOM annotations that can be read ({reason:.160}); copy or export them again"
