@@ -16,10 +16,21 @@ from hypothesis import strategies as st
 
 from nuclens.core.errors import InputError
 from nuclens.core.types import Instances
-from nuclens.formats import annotation_store, arrow, csv, geojson, geoparquet
+from nuclens.formats import (
+    annotation_store,
+    arrow,
+    cellvit,
+    coco,
+    csv,
+    geojson,
+    geoparquet,
+    hovernet_json,
+    tiatoolbox,
+)
 from nuclens.testing.nuclei import made, moved
 
 STREAMED = {arrow: "ROWS", geoparquet: "ROWS", geojson: "_ROWS", csv: "_ROWS", annotation_store: "_ROWS"}
+STREAMED |= dict.fromkeys((cellvit, coco, hovernet_json, tiatoolbox), "_ROWS")
 MIXED = moved(made(54), 1 / 0.9137, 1000)
 
 
