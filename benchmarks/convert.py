@@ -91,8 +91,8 @@ def write(nuclei: int, size: int, rows: list[tuple[str, float, float, int, bool]
         lines.append(f"| {name} | {'yes' if streamed else 'no'} | {' | '.join(cells)} |")
     lines += [
         "",
-        "Written piece by piece, memory does not grow with the number of nuclei; the others hold all of them at once, and",
-        "the copies of their libraries.",
+        "Written piece by piece, memory does not grow with the number of nuclei; the others hold all of them at once,",
+        "and the copies of their libraries.",
     ]
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))

@@ -130,14 +130,3 @@ def test_every_format_is_under_contract() -> None:
     for suite in suites:
         if hasattr(suite, "name"):
             assert issubclass(suite, FormatContract) == hasattr(FORMATS.get(suite.name), "read")
-
-
-def test_the_page_lists_every_format_and_what_it_loses() -> None:
-    page = Path(__file__).parents[2] / "docs" / "formats.md"
-    rows = [
-        line.strip("| ").split(" | ") for line in page.read_text(encoding="utf-8").splitlines() if line[:3] == "| `"
-    ]
-    told = {row[0].strip("`"): (row[1].strip("`"), row[-1]) for row in rows}
-    plugins = {name: FORMATS.get(name) for name in FORMATS.names()}
-    lost = {name: ", ".join(one.lost) if hasattr(one, "read") else "all, is not read" for name, one in plugins.items()}
-    assert told == {name: (one.suffix, lost[name] or "nothing") for name, one in plugins.items()}

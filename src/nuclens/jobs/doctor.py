@@ -29,8 +29,20 @@ LIGHT = (
     ),
     *("pydantic", "rich", "shapely", "tifffile"),
 )
-EXTRAS = {"train": ("lightning", "safetensors", "torch"), "export": ("nncf",), "tensorboard": ("tensorboard",)}
-_FOR = {"train": "only for training", "export": "only for models of 8 bit", "tensorboard": "only for logs it can show"}
+EXTRAS = {
+    "train": ("lightning", "safetensors", "torch"),
+    "export": ("nncf",),
+    "tensorboard": ("tensorboard",),
+    "anndata": ("anndata",),
+    "dicom": ("highdicom",),
+}
+_FOR = {
+    "train": "only for training",
+    "export": "only for models of 8 bit",
+    "tensorboard": "only for logs it can show",
+    "anndata": "only for results as .h5ad",
+    "dicom": "only for results as DICOM annotations",
+}
 
 
 @dataclass(frozen=True, slots=True)

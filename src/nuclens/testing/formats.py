@@ -37,8 +37,9 @@ class WriterContract:
 
     A format has a `suffix`, names in `lost` what a file cannot carry (keys of
     `LOSSES`), and offers `write(path, instances)`; one that files can be
-    written in bit by bit also `write_parts(path, parts)`. All arrays it is
-    given are read-only.
+    written in bit by bit also `write_parts(path, parts)`. One that needs an
+    optional package names the `extra` that brings it and the package it
+    `needs`. All arrays it is given are read-only.
 
     Attributes:
         name: Of the plug-in under test.
