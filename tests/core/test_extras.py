@@ -12,9 +12,9 @@ def test_what_is_there_is_imported() -> None:
 
 def test_what_is_not_there_names_the_extra() -> None:
     with pytest.raises(MissingExtraError) as caught:
-        optional("no_such_package.part", "shiny")
+        optional("no_such_package.part", "one")
     assert str(caught.value) == (
-        "no_such_package.part: needs 'no_such_package', which is not installed; `pip install 'nuclens[shiny]'` brings it"
+        "no_such_package.part: needs 'no_such_package', which is not installed; `pip install 'nuclens[one]'` brings it"
     )
 
 
