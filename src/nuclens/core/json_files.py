@@ -133,7 +133,7 @@ def save_json_pieces(
         path: Of the file.
         head: What stands before the entry.
         key: Of the entry; empty where it is the whole document, which then has neither head nor tail.
-        pieces: At least one dictionary, or list, that together are the entry.
+        pieces: At least one dictionary, or list, that together are the entry; arrays in them are lists.
         tail: What stands behind the entry, asked for when that is written.
 
     Raises:
@@ -144,7 +144,7 @@ def save_json_pieces(
             file.write(orjson.dumps(head | {key: None})[: -len(b"null}")])
         brackets, between = b"", b""
         for piece in pieces:
-            content = orjson.dumps(piece)
+            content = orjson.dumps(piece, option=orjson.OPT_SERIALIZE_NUMPY)
             if not brackets:
                 brackets = content[:1] + content[-1:]
                 file.write(brackets[:1])

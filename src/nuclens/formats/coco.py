@@ -192,6 +192,7 @@ def _predict(index: _Index, name: str) -> Prediction:
 def _annotations(instances: Instances, first: int) -> list[dict[str, Any]]:
     """The nuclei as COCO has them, numbered from `first` on."""
     areas, boxes = polygon_areas(instances.vertices, instances.offsets), instances.boxes.tolist()
+    points = np.ascontiguousarray(instances.vertices[:, ::-1])
     annotations = []
     for k, (top, left, bottom, right) in enumerate(boxes):
         score = float(instances.scores[k])
@@ -199,7 +200,7 @@ def _annotations(instances: Instances, first: int) -> list[dict[str, Any]]:
             "id": first + k,
             "image_id": 1,
             "category_id": int(instances.types[k]),
-            "segmentation": [instances.outline(k)[:, ::-1].reshape(-1).tolist()],
+            "segmentation": [points[instances.offsets[k] : instances.offsets[k + 1]].reshape(-1)],
             "area": float(areas[k]),
             "bbox": [left, top, right - left, bottom - top],
             "iscrowd": 0,
