@@ -108,6 +108,13 @@ def test_types_have_codes_of_snomed(tmp_path: Path) -> None:
     assert [group.AnnotationGroupLabel for group in groups] == list(NAMES)
 
 
+def test_long_names_that_begin_alike_stay_two_types(tmp_path: Path) -> None:
+    types = tuple(NucleusType("x" * 70 + end, (9, 8, 7), (0,)) for end in "ab")
+    nuclei = made(9, schema=ClassSchema(("any",), types))
+    PLUGIN.write(tmp_path / "a.ann.dcm", of_slide(nuclei))
+    np.testing.assert_array_equal(PLUGIN.read(tmp_path / "a.ann.dcm").types, nuclei.types)
+
+
 def test_no_patient_no_time_and_the_same_identifiers_every_time(tmp_path: Path) -> None:
     nuclei = of_slide(made(9))
     PLUGIN.write(tmp_path / "a.ann.dcm", nuclei)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nuclens.core.errors import DataError, InputError, OutputError, UnknownPluginError
+from nuclens.core.errors import DataError, InputError, MissingExtraError, OutputError, UnknownPluginError
 from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import Frame, Instances, read_instances
 from nuclens.jobs.translate import translate
@@ -138,6 +139,9 @@ def test_impossible_requests(tmp_path: Path) -> None:
     ):
         with pytest.raises(error, match=said):
             translate(source, formats)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="neither a result nor a run"):
+        translate(tmp_path / "empty", ["csv"])
     (folder / "instances.parquet").unlink()
     with pytest.raises(DataError, match=r"no instances\.parquet"):
         translate(folder, ["csv"])
@@ -154,3 +158,12 @@ def test_frame_and_metadata_of_slides_come_along(tmp_path: Path) -> None:
     assert (back.frame, back.schema, back.metadata) == (nuclei.frame, nuclei.schema, nuclei.metadata)
     np.testing.assert_array_equal(back.ids, nuclei.ids)
     np.testing.assert_array_equal(back.vertices, nuclei.vertices)
+
+
+def test_a_missing_package_is_told_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = picture(tmp_path / "a", made(3))
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "anndata" else found(name))
+    with pytest.raises(MissingExtraError, match=r"anndata: needs 'anndata'.*nuclens\[anndata\]"):
+        translate(folder, ["csv", "anndata"])
+    assert not (folder / "instances.csv").exists()

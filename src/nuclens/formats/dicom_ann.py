@@ -36,7 +36,7 @@ _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassU
 _PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")  # little-endian, not deflated
 _KIND = "1.2.840.10008.5.1.4.1.1.91.1"
 _GROUP, _OWNER = 0x0099, "NUCLENS"  # of what only we write and read
-_HEADER, _ROWS, _IDS, _ANCHORS = 1, 2, 3, 4
+_HEADER, _ROWS, _IDS, _ANCHORS, _TYPES = 1, 2, 3, 4, 5
 _MAX_BYTES = 1 << 32
 _LONGEST = 64  # characters of a name
 _TISSUE, _ABNORMAL, _STRUCTURE = (
@@ -183,6 +183,7 @@ def _document(instances: Instances, source: Any) -> Any:
     own.add_new(_ROWS, "OL", order.astype("<u4").tobytes())
     own.add_new(_IDS, "OB", instances.ids[order].tobytes())
     own.add_new(_ANCHORS, "OL", instances.anchors[order].astype("<i4").tobytes())
+    own.add_new(_TYPES, "US", kinds.tolist())  # of the groups, whose labels may be cut
     return document
 
 
@@ -263,12 +264,11 @@ def _instances(path: Path, document: Any) -> Instances:
     if own is None:
         return _foreign(path, groups, (vertices, ring_offsets(lengths)), counts)
     header = parse_header(path, json.loads(own[_HEADER].value))
-    number = {_short(header.schema.name(kind)): kind for kind in range(len(header.schema.types), -1, -1)}
     total = len(lengths)
     rows = np.frombuffer(own[_ROWS].value, "<u4").astype(np.int64)
     if not np.array_equal(np.sort(rows), np.arange(total)):
         raise ValueError("the order of the nuclei is not one place for each")
-    types = np.repeat([number[str(group.AnnotationGroupLabel)] for group in groups], counts).astype(np.uint8)
+    types = np.repeat(np.atleast_1d(own[_TYPES].value), counts).astype(np.uint8)
     need_known_types(path, types, header.schema)
     numbers = _numbers(groups, counts, 1 + len(header.schema.types) + len(header.measurements))
     found = replace(

@@ -16,10 +16,12 @@ from typing import Any
 
 from nuclens.core.card import Card
 from nuclens.core.errors import InputError, NuclensError, UnknownPluginError, UnreadableImageError
+from nuclens.core.extras import need_extra
 from nuclens.core.files import replacing
 from nuclens.core.flow import Stopwatch
 from nuclens.core.plan import scale_of
 from nuclens.core.slides import companions, file_digest, open_image, picture_suffixes
+from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import Progress
 from nuclens.jobs.journal import DiskJournal
 from nuclens.jobs.pictures import Area, Picture
@@ -178,6 +180,8 @@ def _known(names: Sequence[str]) -> tuple[str, ...]:
         if name not in known:
             near = difflib.get_close_matches(name, known) or known
             raise UnknownPluginError(f"--formats: no {name!r}; did you mean {', '.join(near)}?")
+        if name in FORMATS.names():
+            need_extra(name, FORMATS.get(name))
     return tuple(name for name in known if name in names)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nuclens.core.errors import DataError, InputError, NuclensError
+from nuclens.core.extras import need_extra
 from nuclens.core.files import replacing
 from nuclens.core.suffixes import FORMATS, format_to_read
 from nuclens.core.types import Instances, Progress, concatenate
@@ -89,9 +90,12 @@ def translate(
 
     Raises:
         UnknownPluginError: There is no such format.
+        MissingExtraError: A format needs a package that is not installed.
         InputError: A target is there already, or two are the same.
         DataError: There is nothing to read.
     """
+    for name in formats:
+        need_extra(name, FORMATS.get(name))
     found = _sources(source, read_as)
     single = len(found) * len(formats) == 1
     jobs = [(one, name, _target(one, name, out, single)) for one in found for name in formats]
@@ -112,7 +116,14 @@ def _sources(source: Path, read_as: str | None) -> list[_Found]:
     pictures = sorted(record.parent for record in source.glob(f"*/{DONE}"))
     if pictures:
         return [replace(_picture(folder), folder=folder.name) for folder in pictures]
-    plugin = format_to_read(source, read_as)
+    try:
+        plugin = format_to_read(source, read_as)
+    except InputError as error:
+        if not source.is_dir():
+            raise
+        raise DataError(
+            f"{source}: neither a result nor a run: {DONE} is not in it, nor in its folders; check the name"
+        ) from error
     endings = sorted(getattr(plugin, "endings", (plugin.suffix,)), key=len, reverse=True)
     ending = next((end for end in (plugin.suffix, *endings) if source.name.lower().endswith(end)), source.suffix)
     return [_Found(source, plugin, stem=source.name[: len(source.name) - len(ending)].rstrip("_.") or "instances")]
