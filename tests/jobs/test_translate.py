@@ -133,6 +133,7 @@ def test_impossible_requests(tmp_path: Path) -> None:
     folder = picture(tmp_path / "a", made(3))
     for source, formats, error, said in (
         (tmp_path / "b", ["csv"], DataError, "no such file or folder"),
+        (folder, [], InputError, "no format to write"),
         (folder, ["geoparquet"], InputError, "is what is read"),
         (folder, ["csv", "csv"], InputError, "would be written twice"),
         (folder, ["cvs"], UnknownPluginError, "did you mean csv"),

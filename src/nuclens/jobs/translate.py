@@ -91,9 +91,11 @@ def translate(
     Raises:
         UnknownPluginError: There is no such format.
         MissingExtraError: A format needs a package that is not installed.
-        InputError: A target is there already, or two are the same.
+        InputError: There are no formats, a target is there already, or two are the same.
         DataError: There is nothing to read.
     """
+    if not formats:
+        raise InputError(f"{source}: no format to write; wanted some of {', '.join(FORMATS.names())}")
     for name in formats:
         need_extra(name, FORMATS.get(name))
     found = _sources(source, read_as)
