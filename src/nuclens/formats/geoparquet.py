@@ -111,8 +111,10 @@ class GeoParquet:
                 yield self.read(path)
                 return
             yield _ours(path, file.schema_arrow.empty_table(), metadata)
-            for batch in file.iter_batches(ROWS):
-                yield _ours(path, pa.Table.from_batches([batch]), metadata)
+            for group in range(file.num_row_groups):
+                # One at a time, since what is read of a group is held until the last that was asked for is done.
+                for batch in file.iter_batches(ROWS, row_groups=[group]):
+                    yield _ours(path, pa.Table.from_batches([batch]), metadata)
 
 
 PLUGIN = GeoParquet()
