@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PARALLEL := -n auto --maxprocesses 4
 DATA ?= ../shared/data
 WORK ?= runs/recipes
+NEIGHBOURS := .venv-neighbours
 LIGHT = .venv-light-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 # A folder of wheels holds a CPU build of torch, for Python 3.11 and older than the newest release.
@@ -17,7 +18,7 @@ PYTHON ?= python3
 CPU_TORCH := --torch-backend cpu
 endif
 
-.PHONY: help demo test test-fast test-light check bench recipes clean
+.PHONY: help demo test test-fast test-light test-neighbours check bench recipes clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -35,6 +36,9 @@ test-light: $(LIGHT)/bin/uv ## Run the tests without anything that trains: make 
 	$(LIGHT)/bin/uv pip install --quiet --python $(LIGHT)/bin/python --editable '.[test]'
 	$(LIGHT)/bin/pytest
 
+test-neighbours: $(VENV)/.dev $(NEIGHBOURS)/.tiatoolbox ## Read our files with programs that need other versions than ours
+	$(BIN)/pytest -rs tests/formats/test_annotation_store.py
+
 check: $(VENV)/.dev ## Lint, formatting, types and import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -51,7 +55,7 @@ recipes: $(VENV)/.dev ## Train recipes with 20 TFLOP each and score them: make r
 	$(BIN)/python benchmarks/recipes_page.py $(WORK)
 
 clean: ## Remove all that the other targets made
-	rm -rf $(VENV) .venv-light-* build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-light-* $(NEIGHBOURS) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 %/bin/uv:
 	$(PYTHON) -m venv $*
@@ -63,4 +67,10 @@ $(VENV)/.light: pyproject.toml $(BIN)/uv
 
 $(VENV)/.dev: constraints/cpu.txt $(VENV)/.light
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(CPU_TORCH) --editable '.[dev]'
+	@touch $@
+
+# All that TIAToolbox's store itself imports: the whole of it would bring torch and another zarr.
+$(NEIGHBOURS)/.tiatoolbox: $(NEIGHBOURS)/bin/uv
+	$(NEIGHBOURS)/bin/uv pip install --quiet --python $(NEIGHBOURS)/bin/python --no-deps tiatoolbox
+	$(NEIGHBOURS)/bin/uv pip install --quiet --python $(NEIGHBOURS)/bin/python numpy pandas pyyaml requests shapely typing_extensions
 	@touch $@

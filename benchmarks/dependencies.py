@@ -63,10 +63,16 @@ In all {train_count} packages more, {train_mb:.0f} MB.
 
 `nuclens[tensorboard]` adds TensorBoard: a run writes its logs where it is installed, and nothing is lost without it.
 
-`nuclens[remote]` adds fsspec, which opens URLs, with aiohttp for web servers and s3fs for S3. `nuclens[dicom]` adds
-wsidicom, which reads DICOM slides, and highdicom; `nuclens[cucim]` adds cuCIM, which reads TIFF; `nuclens[distributed]`
-adds Dask's scheduler and workers, and cryptography, by which those of one machine talk.
+`nuclens[remote]` adds fsspec, which opens URLs, with aiohttp for web servers and s3fs for S3; `nuclens[distributed]`
+Dask's scheduler and workers, and cryptography, by which those of one machine talk; `nuclens[cucim]` cuCIM, which reads
+TIFF.
+
+{formats}
 """
+FORMATS = {
+    "anndata": "results as AnnData (`.h5ad`), by its own library, with pandas, SciPy and h5py",
+    "dicom": "DICOM annotations, by highdicom and pydicom",
+}
 
 
 def requirements(name: str, extra: str = "") -> list[str]:
@@ -114,6 +120,15 @@ def table(names: list[str], numpy_ms: float) -> str:
     return "\n".join(lines)
 
 
+def format_extras(always: set[str]) -> str:
+    """A line for each extra that results in a format need."""
+    lines = []
+    for extra, what in FORMATS.items():
+        added = closure(requirements("nuclens", extra)) - always
+        lines.append(f"`nuclens[{extra}]` adds {what}: {len(added)} packages, {sum(map(megabytes, added)):.0f} MB.")
+    return "\n\n".join(lines)
+
+
 def main() -> None:
     """Measure and write."""
     light = requirements("nuclens")
@@ -130,6 +145,7 @@ def main() -> None:
         train=table(train, numpy_ms),
         train_count=len(more),
         train_mb=sum(map(megabytes, more)),
+        formats=format_extras(always),
     )
     PAGE.write_text(page, encoding="utf-8")
     print(f"wrote {PAGE.name}")

@@ -20,10 +20,24 @@ from jaxtyping import UInt8
 from nuclens import __version__, cli
 from nuclens.core.datasets import DATASETS
 from nuclens.core.errors import CheckpointError, MissingExtraError
+from nuclens.testing.nuclei import made
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = (
-    *("segment", "status", "cohort", "demo", "train", "export", "doctor", "check", "data", "evaluate", "models"),
+    *(
+        "segment",
+        "status",
+        "cohort",
+        "demo",
+        "train",
+        "export",
+        "doctor",
+        "check",
+        "convert",
+        "data",
+        "evaluate",
+        "models",
+    ),
     *(f"evaluate {command}" for command in ("compare", "folds", "ceiling")),
     *(f"models {command}" for command in ("list", "info")),
     *(f"data {command}" for command in ("list", "info", "verify", "example", "convert", "preview")),
@@ -591,3 +605,22 @@ def test_what_cannot_be_evaluated_is_one_line(
     assert (ended, out) == (code, "")
     [line] = err.splitlines()
     assert said in line
+
+
+# --- convert ---
+
+
+def test_convert_says_what_was_written_what_is_lost_and_what_failed(nuclens: Run, tmp_path: Path) -> None:
+    made(4).save(tmp_path / "a.parquet")
+    code, out, err = nuclens("convert", tmp_path / "a.parquet", "--to", "coco,arrow", "csv")
+    assert code == 0
+    assert lines(out) == [
+        f"4 nuclei as {name}: {tmp_path / 'a'}{end}"
+        for name, end in (("coco", ".coco.json"), ("arrow", ".arrow"), ("csv", ".csv"))
+    ]
+    assert lines(err)[0] == "coco cannot hold ids, anchors, probabilities, measurements"
+    code, out, err = nuclens("convert", tmp_path / "a.csv", "--to", "geojson", "arrow", "--overwrite")
+    assert (code, len(lines(out))) == (5, 1)
+    assert "4 of 4 nuclei have no outline" in err
+    assert nuclens("convert", tmp_path / "a.csv", "--to", "geojson")[0] == 2
+    assert nuclens("convert", tmp_path / "a.csv", "--to", "coco")[0] == 2

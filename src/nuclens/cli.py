@@ -13,6 +13,7 @@ from cyclopts import App
 from nuclens import __version__
 from nuclens.commands.check import check
 from nuclens.commands.cohort import cohort, status
+from nuclens.commands.convert import convert
 from nuclens.commands.evaluate import evaluation
 from nuclens.commands.models import models
 from nuclens.commands.segment import segment
@@ -195,6 +196,7 @@ def data_preview(
 
 
 app.command(evaluation)
+app.command(convert, usage="Usage: nuclens convert RUN --to NAME... [OPTIONS]")
 app.command(check, usage="Usage: nuclens check FILE... [OPTIONS]")
 
 

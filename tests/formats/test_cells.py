@@ -18,6 +18,7 @@ from nuclens.core.records import from_outlines
 from nuclens.core.schema import UNTYPED
 from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import Instances, read_instances
+from nuclens.testing.nuclei import SHAPE, made
 
 LABELS = np.zeros((40, 50), np.int32)
 cv2.ellipse(LABELS, (12, 10), (9, 5), 30, 0, 360, 1, -1)
@@ -216,3 +217,23 @@ def test_nuclei_between_pixels_are_written_as_pixels(tmp_path: Path) -> None:
     moved = replace(rows, vertices=rows.vertices + np.float32(0.3))
     moved.save(tmp_path / "b.hovernet.json")
     np.testing.assert_array_equal(read_instances(tmp_path / "b.hovernet.json").vertices, rows.vertices)
+
+
+def test_scripts_around_hovernet_find_the_pixels_we_wrote(tmp_path: Path) -> None:
+    """Read the way such scripts do: by key, contours filled by OpenCV, boxes used to cut, centroids as (x, y)."""
+    nuclei = made(54)
+    FORMATS.get("hovernet_json").write(tmp_path / "a.hovernet.json", nuclei)
+    document = json.loads((tmp_path / "a.hovernet.json").read_text(encoding="utf-8"))
+    boxes, centroids, contours, types = (
+        [entry[key] for entry in document["nuc"].values()] for key in ("bbox", "centroid", "contour", "type")
+    )
+    assert list(document["nuc"]) == [str(number) for number in range(1, 55)]
+    assert types == nuclei.types.tolist()
+    wanted = drawn(tmp_path, nuclei, SHAPE).labels
+    for number, (box, centroid, contour) in enumerate(zip(boxes, centroids, contours, strict=True), 1):
+        canvas = np.zeros(SHAPE, np.uint8)
+        cv2.drawContours(canvas, [np.array(contour, np.int32)], -1, 1, -1)
+        np.testing.assert_array_equal(canvas > 0, wanted == number)
+        (top, left), (bottom, right) = box
+        assert canvas[top:bottom, left:right].sum() == canvas.sum()
+        assert canvas[round(centroid[1]), round(centroid[0])]

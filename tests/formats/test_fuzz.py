@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,11 @@ from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import Frame, Instances
 
 MOST_BYTES, MOST_SECONDS = 400 << 20, 60.0  # a hang, however loaded the machine is
-READ = [name for name in FORMATS.names() if hasattr(FORMATS.get(name), "read")]
+READ = [
+    name
+    for name in FORMATS.names()
+    if hasattr(FORMATS.get(name), "read") and find_spec(getattr(FORMATS.get(name), "needs", "nuclens"))
+]
 TEXTS = ("geojson", "csv", "hovernet_json", "cellvit", "tiatoolbox", "coco", "coco_results")
 VALUES = (
     *("-1", "0.5", "1e308", "1e999", "NaN", "null", "true", "[]", "{}", '"x"', "[[[]]]", '""', "\x00", "\n"),
@@ -39,7 +44,9 @@ def sample(folder: Path, name: str) -> Path:
     square = np.array([[2, 3], [2, 9], [8, 9], [8, 3]], np.float32)
     corners = np.concatenate([square, square + np.float32(10), square + np.array([0, 15], np.float32)])
     nuclei = from_outlines(UNTYPED, corners, np.array([0, 4, 8, 12], np.int64))
-    found = replace(nuclei, frame=Frame(24, 32, 0.25))
+    slide = {f"dicom.{name}UID": "1.2.3" for name in ("StudyInstance", "SeriesInstance", "SOPInstance", "SOPClass")}
+    slide["dicom.SOPClassUID"] = "1.2.840.10008.5.1.4.1.1.77.1.6"
+    found = replace(nuclei, frame=Frame(24, 32, 0.25), metadata=slide)
     plugin = FORMATS.get(name)
     path = folder / f"nuclei{plugin.suffix}"
     plugin.write(path, found)
@@ -52,6 +59,8 @@ def check(name: str, path: Path) -> None:
     readers: list[Callable[[], object]] = [lambda: plugin.read(path)]
     if hasattr(plugin, "predict"):
         readers.append(lambda: plugin.predict(path))
+    if hasattr(plugin, "parts"):
+        readers.append(lambda: list(plugin.parts(path)))
     if hasattr(plugin, "images"):
         readers.append(lambda: [image() for image in plugin.images(path).values()])
     for read in readers:
@@ -113,6 +122,7 @@ def missing(whole: bytes, rng: np.random.Generator) -> bytes:
 MUTATIONS: tuple[Mutation, ...] = (cut, flipped, overwritten, repeated, missing)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 @pytest.mark.parametrize("mutation", MUTATIONS)
 @pytest.mark.parametrize("name", READ)
 def test_damaged_files(name: str, mutation: Mutation, tmp_path: Path) -> None:

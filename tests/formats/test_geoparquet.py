@@ -15,9 +15,10 @@ from nuclens.core.contours import polygon_centroids
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.records import from_outlines, id_texts
 from nuclens.core.schema import ClassSchema, NucleusType
-from nuclens.core.types import Frame, Instances, no_instances
+from nuclens.core.types import Frame, Instances, concatenate, no_instances
 from nuclens.formats import geoparquet
 from nuclens.formats.geoparquet import PLUGIN
+from nuclens.testing.nuclei import made
 
 SCHEMA = ClassSchema(("a", "b"), (NucleusType("a", (1, 2, 3), (0,)), NucleusType("b", (4, 5, 6), (1,))))
 
@@ -226,3 +227,21 @@ def test_measurement_called_like_a_column_is_refused(tmp_path: Path) -> None:
     taken = replace(nuclei(2), measurements={"centroid_x": np.ones(2, np.float32)})
     with pytest.raises(InputError, match="'centroid_x'"):
         PLUGIN.write(tmp_path / "a.parquet", taken)
+
+
+def test_a_file_is_not_held_while_it_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geoparquet, "ROWS", 1000)
+    rng = np.random.default_rng(0)
+    nuclei = replace(
+        concatenate([made(50)] * 20),
+        ids=rng.integers(0, 256, (1000, 16)).astype(np.uint8),
+        measurements={f"noise {k}": rng.random(1000).astype(np.float32) for k in range(60)},
+    )
+    path = tmp_path / "a.parquet"
+    PLUGIN.write_parts(path, (nuclei for _ in range(60)))
+    before, held = pa.total_allocated_bytes(), []
+    for part in PLUGIN.parts(path):
+        held.append(pa.total_allocated_bytes() - before)
+        del part
+    assert len(held) == 61
+    assert max(held) < path.stat().st_size / 2

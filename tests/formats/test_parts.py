@@ -16,10 +16,21 @@ from hypothesis import strategies as st
 
 from nuclens.core.errors import InputError
 from nuclens.core.types import Instances
-from nuclens.formats import arrow, csv, geojson, geoparquet
+from nuclens.formats import (
+    annotation_store,
+    arrow,
+    cellvit,
+    coco,
+    csv,
+    geojson,
+    geoparquet,
+    hovernet_json,
+    tiatoolbox,
+)
 from nuclens.testing.nuclei import made, moved
 
-STREAMED = {arrow: "ROWS", geoparquet: "ROWS", geojson: "_ROWS", csv: "_ROWS"}
+STREAMED = {arrow: "ROWS", geoparquet: "ROWS", geojson: "_ROWS", csv: "_ROWS", annotation_store: "_ROWS"}
+STREAMED |= dict.fromkeys((cellvit, coco, hovernet_json, tiatoolbox), "_ROWS")
 MIXED = moved(made(54), 1 / 0.9137, 1000)
 
 
@@ -70,10 +81,10 @@ def test_parts_are_let_go(module: Any, tmp_path: Path) -> None:
     alive: list[weakref.ref[Any]] = []
 
     def parts() -> Iterator[Instances]:
-        for _ in range(12):
+        for number in range(12):
             gc.collect()
             assert sum(reference() is not None for reference in alive) <= 3
-            part = replace(MIXED, vertices=MIXED.vertices.copy())
+            part = replace(MIXED, vertices=MIXED.vertices.copy(), ids=MIXED.ids ^ np.uint8(number))
             alive.append(weakref.ref(part.vertices))
             yield part
             del part

@@ -190,7 +190,9 @@ def test_only_the_formats_asked_for(
     assert sorted(outcome.record["files"]) == sorted(left)
 
 
-@pytest.mark.parametrize(("name", "near"), [("geojsn", "geojson"), ("overlya", "overlay"), ("x", "csv, .*geojson")])
+@pytest.mark.parametrize(
+    ("name", "near"), [("geojsn", "geojson"), ("overlya", "overlay"), ("x", "csv, dicom_ann, geojson")]
+)
 def test_an_unknown_format_has_near_names(
     images: Path, tmp_path: Path, options: BatchOptions, name: str, near: str
 ) -> None:

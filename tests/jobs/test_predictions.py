@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,12 @@ from nuclens.jobs import predictions as job
 from nuclens.jobs.predictions import predictions
 
 NAMES = ("b", "a", "c.1")
-OUTLINED = [name for name in FORMATS.names() if "outlines" not in FORMATS.get(name).lost]
+PLUGINS = {name: FORMATS.get(name) for name in FORMATS.names()}
+OUTLINED = [
+    name for name, one in PLUGINS.items() if "outlines" not in one.lost and find_spec(getattr(one, "needs", "nuclens"))
+]
+SLIDE = {f"dicom.{name}UID": "1.2.3" for name in ("StudyInstance", "SeriesInstance", "SOPInstance")}
+SLIDE["dicom.SOPClassUID"] = "1.2.840.10008.5.1.4.1.1.77.1.6"
 SHAPE = (20, 30)
 
 
@@ -32,7 +38,7 @@ def image(name: str) -> np.ndarray:
 
 def nuclei(name: str) -> Instances:
     prediction = Prediction(image(name), np.array([0, 2, 1], np.uint8), ("tumour", "other"))
-    return traced(Path("x"), prediction)
+    return replace(traced(Path("x"), prediction), metadata=SLIDE)
 
 
 def check(path: Path, names: Sequence[str] = NAMES, **options: Any) -> None:
@@ -54,6 +60,7 @@ def test_a_folder_of_files_in_any_format(plugin: str, tmp_path: Path) -> None:
     for name in NAMES:
         write(tmp_path / f"{name}{'' if suffix.startswith('.') else '_'}{suffix}", name, plugin)
     (tmp_path / "README.txt").write_text("about")
+    (tmp_path / "Thumbs.db").write_bytes(b"not ours")
     (tmp_path / "counts.csv").write_text("a,b\n")
     (tmp_path / ".hidden.json").write_text("{}")
     check(tmp_path)

@@ -278,6 +278,13 @@ def test_a_dicom_series_is_one_slide(tmp_path: Path, rgb: UInt8[np.ndarray, "h w
             np.testing.assert_array_equal(slide.read((0, 0, 24, 16), 1), shrunk(rgb, 4))
             assert slide.mpp == pytest.approx(0.25)
             assert slide.power == 40
+            assert isinstance(slide, ScannedSlide)
+            assert slide.identifiers == {
+                "dicom.StudyInstanceUID": "1.2.9",
+                "dicom.SeriesInstanceUID": "1.2.3.4",
+                "dicom.SOPInstanceUID": "1.2.3.4.1",  # of level 0, whichever file was named
+                "dicom.SOPClassUID": "1.2.840.10008.5.1.4.1.1.77.1.6",
+            }
             digests.add(slide.digest)
     assert digests == {file_digest(tmp_path / "one.dcm", tmp_path / "two.dcm")}
     with closing(open_image(tmp_path / "other.dcm")) as slide:

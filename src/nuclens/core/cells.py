@@ -56,7 +56,7 @@ def cells_of(path: Path, instances: Instances) -> list[dict[str, Any]]:
         cell = {
             "bbox": [chain.min(axis=0).tolist(), (chain.max(axis=0) + 1).tolist()],
             "centroid": (instances.centroids[k, ::-1] - 0.5).tolist(),
-            "contour": chain[:, ::-1].tolist(),
+            "contour": np.ascontiguousarray(chain[:, ::-1]),  # in place of lists, which take most of the time
             "type_prob": float(chosen[k]) if np.isfinite(chosen[k]) else None,
             "type": int(instances.types[k]),
         }

@@ -7,7 +7,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
@@ -118,3 +118,40 @@ def save_json(path: Path, document: Any) -> None:
     content = orjson.dumps(document)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def save_json_pieces(
+    path: Path,
+    head: dict[str, Any],
+    key: str,
+    pieces: Iterable[Any],
+    tail: Callable[[], dict[str, Any]] = dict,
+) -> None:
+    """Write a document of which one entry is too large for memory; the bytes are those of the whole.
+
+    Args:
+        path: Of the file.
+        head: What stands before the entry.
+        key: Of the entry; empty where it is the whole document, which then has neither head nor tail.
+        pieces: At least one dictionary, or list, that together are the entry; arrays in them are lists.
+        tail: What stands behind the entry, asked for when that is written.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        if key:
+            file.write(orjson.dumps(head | {key: None})[: -len(b"null}")])
+        brackets, between = b"", b""
+        for piece in pieces:
+            content = orjson.dumps(piece, option=orjson.OPT_SERIALIZE_NUMPY)
+            if not brackets:
+                brackets = content[:1] + content[-1:]
+                file.write(brackets[:1])
+            if len(content) > len(brackets):
+                file.write(between + content[1:-1])
+                between = b","
+        file.write(brackets[1:])
+        if key:
+            rest = orjson.dumps(tail())
+            file.write(b"}" if rest == b"{}" else b"," + rest[1:])

@@ -33,6 +33,8 @@ class Slide(Protocol):
 
     Everything is counted in pixels of level 0 as shown: where the file marks a
     part of its plane as the one that holds the picture, that part is the slide.
+    One that an archive keeps may have `identifiers`, texts by name that say
+    which of its images it is and become part of a result's metadata.
     """
 
     @property

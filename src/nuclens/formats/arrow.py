@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -82,15 +83,9 @@ class Arrow:
             DataError: It is another Arrow file or none, or damaged.
         """
         need_file(path)
-        try:
-            with pa.ipc.open_file(path.read_bytes()) as reader:
-                table = reader.read_all().combine_chunks()
+        with _reading(path), pa.ipc.open_file(path.read_bytes()) as reader:
+            table = reader.read_all().combine_chunks()
             table.validate(full=True)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise DataError(
-                f"{path}: no Arrow file that can be read ({reason}); make it anew, or copy it again"
-            ) from error
         return _instances(path, table)
 
     def count(self, path: Path) -> int:
@@ -106,8 +101,32 @@ class Arrow:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{path}: no Arrow file that can be read ({error}); make it anew") from error
 
+    def parts(self, path: Path) -> Iterator[Instances]:
+        """Read a file of ours piece by piece, after an empty part that has all columns.
+
+        Raises:
+            DataError: As of `read`, when the piece is asked for.
+        """
+        need_file(path)
+        with _reading(path), path.open("rb") as file, pa.ipc.open_file(file) as reader:
+            yield _instances(path, reader.schema.empty_table())
+            for number in range(reader.num_record_batches):
+                table = pa.Table.from_batches([reader.get_batch(number)])
+                table.validate(full=True)
+                yield _instances(path, table)
+
 
 PLUGIN = Arrow()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Tell what a damaged file does to its reader in one line."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path}: no Arrow file that can be read ({reason}); make it anew, or copy it again") from error
 
 
 def _schema(numbers: Iterable[str]) -> Any:

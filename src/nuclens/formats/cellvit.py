@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 from nuclens.core.cells import CELL_LOST, Table, cells_of, instances_of
 from nuclens.core.errors import DataError
-from nuclens.core.json_files import first_keys, load_json, save_json
+from nuclens.core.json_files import first_keys, load_json, save_json_pieces
+from nuclens.core.parts import rechunked
 from nuclens.core.records import header_of, parse_header
 from nuclens.core.types import Instances
 
 _KEYS = {"wsi_metadata", "processed_patches", "type_map", "cells"}
 _PATCH = {"patch_coordinates": [0, 0], "cell_status": 0, "offset_global": [0, 0], "edge_position": False}
+_ROWS = 8_192  # written at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +47,24 @@ class CellVit:
             InputError: A nucleus has no outline, or one of more than 10,000 pixels across.
             OutputError: The file cannot be written.
         """
-        document = {
-            "wsi_metadata": {"nuclens": header_of(instances)},
-            "type_map": {"Background": 0} | {name: k for k, name in enumerate(instances.schema.names, 1)},
-            "cells": [cell | _PATCH for cell in cells_of(path, instances)],
+        self.write_parts(path, [instances])
+
+    def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
+        """Write a result that comes in parts, as `rechunked` takes them; the bytes are those of the whole.
+
+        Raises:
+            InputError: A nucleus has no outline, or one of more than 10,000 pixels across, or the parts do not belong
+                together.
+            OutputError: The file cannot be written.
+        """
+        pieces = rechunked(parts, _ROWS)
+        first = next(pieces)
+        head = {
+            "wsi_metadata": {"nuclens": header_of(first)},
+            "type_map": {"Background": 0} | {name: k for k, name in enumerate(first.schema.names, 1)},
         }
-        save_json(path, document)
+        cells = ([cell | _PATCH for cell in cells_of(path, piece)] for piece in chain([first], pieces))
+        save_json_pieces(path, head, "cells", cells)
 
     def read(self, path: Path) -> Instances:
         """Read a file of ours or of CellViT.

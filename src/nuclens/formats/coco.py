@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,14 +14,16 @@ import numpy as np
 from nuclens.core.coco import FAULTS, UNTYPED_NAME, WANTED, Mark, drawn_marks, outlines_of, parse_segmentation
 from nuclens.core.contours import polygon_areas
 from nuclens.core.errors import DataError
-from nuclens.core.json_files import first_keys, load_json, save_json
+from nuclens.core.json_files import first_keys, load_json, save_json_pieces
 from nuclens.core.maps import need_size
+from nuclens.core.parts import rechunked
 from nuclens.core.predictions import Prediction
 from nuclens.core.records import Header, from_outlines, header_of, named_schema, need_outlines, parse_header
 from nuclens.core.schema import ClassSchema
 from nuclens.core.types import Frame, Instances
 
 _KEYS = {"info", "licenses", "images", "annotations", "categories"}
+_ROWS = 8_192  # written at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +52,38 @@ class Coco:
             InputError: A nucleus has no outline.
             OutputError: The file cannot be written.
         """
-        need_outlines(path, instances)
-        frame = instances.frame
+        self.write_parts(path, [instances])
+
+    def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
+        """Write a result that comes in parts, as `rechunked` takes them; the bytes are those of the whole.
+
+        Raises:
+            InputError: A nucleus has no outline, or the parts do not belong together.
+            OutputError: The file cannot be written.
+        """
+        pieces = rechunked(parts, _ROWS)
+        first = next(pieces)
+        frame, schema = first.frame, first.schema
         name = path.name.removesuffix(self.suffix) if path.name.endswith(self.suffix) else path.stem
         image = {"id": 1, "file_name": name, "height": frame.height, "width": frame.width}
-        names = ([UNTYPED_NAME] if not instances.types.all() else []) + list(instances.schema.names)
-        first = len(instances.schema.names) + 1 - len(names)
-        document = {
-            "info": {"description": "Nuclei", "nuclens": header_of(instances)},
-            "licenses": [],
-            "images": [image],
-            "categories": [{"id": number, "name": name} for number, name in enumerate(names, first)],
-            "annotations": _annotations(instances),
-        }
-        save_json(path, document)
+        head = {"info": {"description": "Nuclei", "nuclens": header_of(first)}, "licenses": [], "images": [image]}
+        untyped = False
+
+        def annotations() -> Iterator[list[dict[str, Any]]]:
+            nonlocal untyped
+            number = 1
+            for piece in chain([first], pieces):
+                need_outlines(path, piece)
+                untyped = untyped or not piece.types.all()
+                yield _annotations(piece, number)
+                number += len(piece)
+
+        def categories() -> dict[str, Any]:
+            names = [*([UNTYPED_NAME] if untyped else []), *schema.names]
+            first_id = 1 + len(schema.names) - len(names)
+            return {"categories": [{"id": number, "name": name} for number, name in enumerate(names, first_id)]}
+
+        save_json_pieces(path, head, "annotations", annotations(), categories)
 
     def read(self, path: Path) -> Instances:
         """Read the nuclei of one image; of one in several parts the largest.
@@ -168,16 +189,18 @@ def _predict(index: _Index, name: str) -> Prediction:
     return drawn_marks(index.found(name), index.images[name], index.schema.names)
 
 
-def _annotations(instances: Instances) -> list[dict[str, Any]]:
+def _annotations(instances: Instances, first: int) -> list[dict[str, Any]]:
+    """The nuclei as COCO has them, numbered from `first` on."""
     areas, boxes = polygon_areas(instances.vertices, instances.offsets), instances.boxes.tolist()
+    points = np.ascontiguousarray(instances.vertices[:, ::-1])
     annotations = []
     for k, (top, left, bottom, right) in enumerate(boxes):
         score = float(instances.scores[k])
         annotation = {
-            "id": k + 1,
+            "id": first + k,
             "image_id": 1,
             "category_id": int(instances.types[k]),
-            "segmentation": [instances.outline(k)[:, ::-1].reshape(-1).tolist()],
+            "segmentation": [points[instances.offsets[k] : instances.offsets[k + 1]].reshape(-1)],
             "area": float(areas[k]),
             "bbox": [left, top, right - left, bottom - top],
             "iscrowd": 0,

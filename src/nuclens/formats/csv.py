@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import orjson
-from jaxtyping import Float32, Float64, Shaped
+from jaxtyping import Float32, Float64
 
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
@@ -24,6 +23,7 @@ from nuclens.core.records import (
     named_schema,
     need_free_names,
     need_known_types,
+    number_texts,
 )
 from nuclens.core.types import Frame, Instances
 
@@ -95,25 +95,19 @@ def _columns(instances: Instances) -> dict[str, list[str]]:
     names = ["", *instances.schema.names]
     columns = {
         "id": id_texts(instances.ids),
-        "type": _texts(instances.types),
+        "type": number_texts(instances.types),
         "type_name": [names[kind] for kind in instances.types.tolist()],
-        "score": _texts(instances.scores),
+        "score": number_texts(instances.scores),
     }
     for k, name in enumerate(instances.schema.names):
-        columns[PROBABILITY + name] = _texts(instances.probabilities[:, k])
+        columns[PROBABILITY + name] = number_texts(instances.probabilities[:, k])
     for name, values in zip(("anchor_row", "anchor_col"), instances.anchors.T, strict=True):
-        columns[name] = _texts(values)
+        columns[name] = number_texts(values)
     scales = {"": 1.0} if instances.frame.mpp is None else {"": 1.0, "_um": instances.frame.mpp}
     for unit, scale in scales.items():
         for name, values in zip(("centroid_x", "centroid_y"), instances.centroids.T[::-1], strict=True):
-            columns[name + unit] = _texts(values * scale)
-    return columns | {name: _texts(values) for name, values in instances.measurements.items()}
-
-
-def _texts(values: Shaped[np.ndarray, "n"]) -> list[str]:
-    """The shortest digits that tell each number from its neighbours; nothing where it is not finite."""
-    numbers = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].decode()
-    return numbers.replace("null", "").split(",") if len(values) else []
+            columns[name + unit] = number_texts(values * scale)
+    return columns | {name: number_texts(values) for name, values in instances.measurements.items()}
 
 
 def _instances(path: Path, table: dict[str, tuple[str, ...]]) -> Instances:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -13,16 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import shapely
-from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from jaxtyping import Float64, UInt8
 
-from nuclens.core.contours import ring_offsets
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
 from nuclens.core.parts import rechunked
 from nuclens.core.records import (
-    FARTHEST,
-    closed_rings,
     from_outlines,
     header_of,
     id_bytes,
@@ -34,17 +30,13 @@ from nuclens.core.records import (
     parse_header,
 )
 from nuclens.core.types import Instances
+from nuclens.core.wkb import Packed, Rings, pack_polygons, unpack_polygons
 
 ROWS = 8_192  # per row group
 
-# Well-known binary of a polygon: little-endian, type 3, one ring; its number of points and then x, y, x, y, ... follow.
-_POLYGON = np.frombuffer(struct.pack("<BII", 1, 3, 1), np.uint8)
-_HEAD = len(_POLYGON) + 4
-_POINT = 16
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 # With Arrow's own schema in the file, what is added to the metadata at the end would not be in that of a read table.
 _ENCODING = {"compression": "zstd", "use_dictionary": ["type_name"], "store_schema": False}
-_Rings = tuple[Float32[np.ndarray, "v 2"], Int64[np.ndarray, "ends"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +91,45 @@ class GeoParquet:
             DataError: It is no GeoParquet file, or has rows without a polygon.
         """
         need_file(path)
-        try:
+        with _reading(path):
             table = pq.read_table(path)
             metadata = table.schema.metadata or {}
-            geometry = table[_geometry_name(path, metadata)]
-            rings = _rings(path, geometry)
             if b"nuclens" in metadata:
-                return _ours(path, table, rings, json.loads(metadata[b"nuclens"]))
-            return _foreign(path, table, rings)
-        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-            raise DataError(
-                f"{path}: no GeoParquet file that can be read ({_line(error)}); make it anew, or copy it again"
-            ) from error
+                return _ours(path, table, metadata)
+            return _foreign(path, table, metadata)
+
+    def parts(self, path: Path) -> Iterator[Instances]:
+        """Read a result piece by piece, after an empty part that has all columns; a file from elsewhere in one piece.
+
+        Raises:
+            DataError: As of `read`, when the piece is asked for.
+        """
+        need_file(path)
+        with _reading(path), pq.ParquetFile(path) as file:
+            metadata = file.schema_arrow.metadata or {}
+            if b"nuclens" not in metadata:
+                yield self.read(path)
+                return
+            yield _ours(path, file.schema_arrow.empty_table(), metadata)
+            for group in range(file.num_row_groups):
+                # One at a time, since what is read of a group is held until the last that was asked for is done.
+                for batch in file.iter_batches(ROWS, row_groups=[group]):
+                    yield _ours(path, pa.Table.from_batches([batch]), metadata)
 
 
 PLUGIN = GeoParquet()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Tell what a damaged file does to its reader in one line."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{path}: no GeoParquet file that can be read ({reason}); make it anew, or copy it again"
+        ) from error
 
 
 def _metadata(instances: Instances, extent: Float64[np.ndarray, "4"]) -> dict[str, str]:
@@ -149,7 +165,7 @@ def _columns(instances: Instances) -> dict[str, Any]:
     own = np.take_along_axis(instances.probabilities, place, axis=1)[:, 0] if schema.types else instances.scores
     columns = {
         "id": pa.array(id_texts(instances.ids), pa.string()),
-        "geometry": _polygons(instances.vertices, instances.offsets),
+        "geometry": _polygons(instances),
         "bbox": pa.StructArray.from_arrays(list(instances.boxes[:, [1, 0, 3, 2]].T.copy()), _SIDES),
         "type": types,
         "type_name": pa.DictionaryArray.from_arrays(pa.array(types.astype(np.int16) - 1, mask=untyped), names),
@@ -166,28 +182,11 @@ def _columns(instances: Instances) -> dict[str, Any]:
     return columns | instances.measurements
 
 
-def _polygons(vertices: Float32[np.ndarray, "v 2"], offsets: Int64[np.ndarray, "ends"]) -> Any:
-    """All outlines in well-known binary, laid out in one buffer without a loop."""
-    points, begins = closed_rings(vertices, offsets)
-    counts = np.diff(begins)
-    heads = np.empty((len(counts), _HEAD), np.uint8)
-    heads[:, : len(_POLYGON)] = _POLYGON
-    heads[:, len(_POLYGON) :] = counts.astype("<u4").view(np.uint8).reshape(-1, 4)
-
-    starts = ring_offsets(_HEAD + _POINT * counts)
-    packed = np.empty(starts[-1], np.uint8)
-    is_head = _head_bytes(starts)
-    packed[is_head] = heads.reshape(-1)
-    packed[~is_head] = points.astype("<f8").reshape(-1).view(np.uint8)
+def _polygons(instances: Instances) -> Any:
+    """All outlines in well-known binary, in one buffer."""
+    packed, starts = pack_polygons(instances.vertices, instances.offsets)
     buffers = [None, pa.py_buffer(starts), pa.py_buffer(packed)]
-    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(counts), buffers)
-
-
-def _head_bytes(starts: Int64[np.ndarray, "ends"]) -> Bool[np.ndarray, "bytes"]:
-    """Which bytes of a buffer of polygons are not coordinates."""
-    is_head = np.zeros(starts[-1], bool)
-    is_head[starts[:-1, None] + np.arange(_HEAD)] = True
-    return is_head
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(instances), buffers)
 
 
 def _geometry_name(path: Path, metadata: dict[bytes, bytes]) -> str:
@@ -203,63 +202,25 @@ def _geometry_name(path: Path, metadata: dict[bytes, bytes]) -> str:
     return name
 
 
-def _rings(path: Path, geometry: Any) -> _Rings:
+def _rings(path: Path, table: Any, metadata: dict[bytes, bytes]) -> Rings:
     """Outer rings as (row, column), not closed."""
+    geometry = table[_geometry_name(path, metadata)]
     if geometry.null_count:
         raise DataError(f"{path}: {geometry.null_count} of {len(geometry)} rows have no polygon; drop them")
-    parts = [_plain_rings(chunk) or _any_rings(path, chunk) for chunk in _chunks(geometry)]
-    closed = np.concatenate([np.zeros((0, 2)), *(points for points, _ in parts)])
-    lengths = np.concatenate([np.zeros(0, np.int64), *(counts for _, counts in parts)])
-    corners = np.delete(closed, np.cumsum(lengths) - 1, axis=0)[:, ::-1]
-    if not (np.abs(corners) < FARTHEST).all():
-        raise DataError(f"{path}: a polygon has a corner that is no finite number or out of reach; repair it")
-    return corners.astype(np.float32, order="C"), ring_offsets(lengths - 1)
+    return unpack_polygons(path, list(_chunks(geometry)))
 
 
-def _chunks(geometry: Any) -> Iterator[Any]:
+def _chunks(geometry: Any) -> Iterator[Packed]:
     for chunk in geometry.cast(pa.large_binary()).chunks:
         if len(chunk):
-            yield chunk
+            _, places, content = chunk.buffers()
+            starts = np.frombuffer(places, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+            yield np.frombuffer(content, np.uint8)[starts[0] : starts[-1]], starts - starts[0]
 
 
-def _plain_rings(chunk: Any) -> tuple[Float64[np.ndarray, "p 2"], Int64[np.ndarray, "n"]] | None:
-    """Points and their number per polygon, where all are little-endian polygons of one ring, as ours are."""
-    _, places, content = chunk.buffers()
-    starts = np.frombuffer(places, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
-    packed = np.frombuffer(content, np.uint8)[starts[0] : starts[-1]]
-    starts = starts - starts[0]
-    points, rest = np.divmod(np.diff(starts) - _HEAD, _POINT)
-    if rest.any() or (points < 4).any():
-        return None
-    is_head = _head_bytes(starts)
-    heads = packed[is_head].reshape(-1, _HEAD)
-    counts = np.ascontiguousarray(heads[:, len(_POLYGON) :]).view("<u4")[:, 0]
-    if (heads[:, : len(_POLYGON)] != _POLYGON).any() or (counts != points).any():
-        return None
-    return packed[~is_head].view("<f8").reshape(-1, 2), points
-
-
-def _any_rings(path: Path, chunk: Any) -> tuple[Float64[np.ndarray, "p 2"], Int64[np.ndarray, "n"]]:
-    """The same of any polygons, the largest part of each."""
-    try:
-        geometries = shapely.from_wkb(chunk.to_numpy(zero_copy_only=False))
-    except shapely.errors.ShapelyError as error:
-        raise DataError(f"{path}: a polygon is damaged ({_line(error)}); copy the file again") from error
-    parts, rows = shapely.get_parts(geometries, return_index=True)
-    areas = shapely.area(parts)
-    # With the largest last, it is the one that stays.
-    by_size = np.argsort(areas, kind="stable")
-    largest = np.empty(len(geometries), object)
-    largest[rows[by_size]] = parts[by_size]
-    rings = shapely.get_exterior_ring(largest)
-    if not (shapely.get_num_points(rings) >= 4).all():
-        kinds = {geometry.geom_type for geometry in geometries} - {"Polygon", "MultiPolygon"}
-        raise DataError(f"{path}: rows with {', '.join(sorted(kinds)) or 'empty polygons'}; wanted polygons: drop them")
-    return shapely.get_coordinates(rings), shapely.get_num_points(rings).astype(np.int64)
-
-
-def _ours(path: Path, table: Any, rings: _Rings, fields: Any) -> Instances:
-    header = parse_header(path, fields)
+def _ours(path: Path, table: Any, metadata: dict[bytes, bytes]) -> Instances:
+    rings = _rings(path, table, metadata)
+    header = parse_header(path, json.loads(metadata[b"nuclens"]))
     schema = header.schema
     ids = id_bytes(table["id"].to_pylist())
     if ids is None:
@@ -291,7 +252,8 @@ def _stack(table: Any, names: list[str], kind: Any) -> Any:
     return stacked
 
 
-def _foreign(path: Path, table: Any, rings: _Rings) -> Instances:
+def _foreign(path: Path, table: Any, metadata: dict[bytes, bytes]) -> Instances:
+    rings = _rings(path, table, metadata)
     named = table["type_name"].to_pylist() if "type_name" in table.column_names else [None] * len(table)
     names = sorted({str(name) for name in named if name is not None})
     number = {name: k + 1 for k, name in enumerate(names)}
@@ -300,7 +262,3 @@ def _foreign(path: Path, table: Any, rings: _Rings) -> Instances:
     ids = id_bytes(table["id"].to_pylist()) if "id" in table.column_names else None
     certain = (types[:, None] == np.arange(1, len(names) + 1)).astype(np.float32)
     return replace(nuclei, types=types, probabilities=certain, ids=nuclei.ids if ids is None else ids)
-
-
-def _line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

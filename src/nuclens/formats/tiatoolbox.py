@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar
 
 from nuclens.core.cells import CELL_LOST, Table, cells_of, instances_of
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file
-from nuclens.core.json_files import first_keys, load_json, save_json
+from nuclens.core.json_files import first_keys, load_json, save_json_pieces
+from nuclens.core.parts import rechunked
 from nuclens.core.types import Instances
+
+_ROWS = 8_192  # written at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,21 @@ class TiaToolbox:
             InputError: A nucleus has no outline, or one of more than 10,000 pixels across.
             OutputError: The file cannot be written.
         """
-        save_json(path, {str(number): _spelt(cell) for number, cell in enumerate(cells_of(path, instances), 1)})
+        self.write_parts(path, [instances])
+
+    def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
+        """Write a result that comes in parts, as `rechunked` takes them; the bytes are those of the whole.
+
+        Raises:
+            InputError: A nucleus has no outline, or one of more than 10,000 pixels across, or the parts do not belong
+                together.
+            OutputError: The file cannot be written.
+        """
+        pieces = rechunked(parts, _ROWS)
+        first = next(pieces)
+        numbers, whole = count(1), chain([first], pieces)
+        nuclei = ({str(next(numbers)): _spelt(cell) for cell in cells_of(path, piece)} for piece in whole)
+        save_json_pieces(path, {}, "", nuclei)
 
     def read(self, path: Path) -> Instances:
         """Read a dictionary of nuclei; types are called by their numbers.

@@ -23,11 +23,13 @@ from nuclens.core.errors import (
     UnknownPluginError,
     UnreadableImageError,
 )
+from nuclens.core.extras import need_extra
 from nuclens.core.files import replacing
 from nuclens.core.flow import Stopwatch
 from nuclens.core.plan import scale_of
 from nuclens.core.remote import fetched, state
 from nuclens.core.slides import companions, file_digest, open_image
+from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import Progress
 from nuclens.core.urls import shown, url_of
 from nuclens.jobs.cohort import write_cohort
@@ -261,6 +263,8 @@ def _known(names: Sequence[str]) -> tuple[str, ...]:
         if name not in known:
             near = difflib.get_close_matches(name, known) or known
             raise UnknownPluginError(f"--formats: no {name!r}; did you mean {', '.join(near)}?")
+        if name in FORMATS.names():
+            need_extra(name, FORMATS.get(name))
     return tuple(name for name in known if name in names)
 
 

@@ -33,6 +33,7 @@ EXTRAS = {
     "train": ("lightning", "safetensors", "torch"),
     "export": ("nncf",),
     "tensorboard": ("tensorboard",),
+    "anndata": ("anndata",),
     "remote": ("aiohttp", "fsspec", "s3fs"),
     "dicom": ("highdicom", "wsidicom"),
     "cucim": ("cucim-cu13",),
@@ -41,8 +42,9 @@ _FOR = {
     "train": "only for training",
     "export": "only for models of 8 bit",
     "tensorboard": "only for logs it can show",
+    "anndata": "only for results as .h5ad",
     "remote": "only for URLs",
-    "dicom": "only for DICOM, of which OpenSlide reads most",
+    "dicom": "only for results as DICOM annotations, and for slides, of which OpenSlide reads most",
     "cucim": "only for reading TIFF by that name, on Linux",
 }
 

@@ -17,6 +17,7 @@ Read = Callable[[tuple[int, int] | None], Prediction]
 TAILS = (".ome", "_label", "_labels", "_instances", "_pred", "_mask", "_masks", "_cp_masks")
 # Results of one image in a folder of its own: the first of these that is there is read.
 RESULTS = ("geoparquet", "geojson", "labels", "cellvit", "hovernet_json", "coco", "hovernet_mat", "npz", "png16", "npy")
+_STRAY = ("Thumbs.db",)  # left by file managers, and no AnnotationStore
 _SHOWN = 10
 
 
@@ -91,7 +92,7 @@ def _file(path: Path, name: str | None, names: Sequence[str]) -> list[tuple[str,
 def _folder(folder: Path, name: str | None, names: Sequence[str]) -> list[tuple[str, str, Read]]:
     """The same of every file of a folder, or of every folder of a run."""
     try:
-        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        entries = sorted(one for one in folder.iterdir() if not one.name.startswith(".") and one.name not in _STRAY)
     except OSError as error:
         raise DataError(f"{folder}: cannot be looked into ({error.strerror}); check its permissions") from error
     wanted = FORMATS.get(name) if name else None

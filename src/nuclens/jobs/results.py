@@ -133,14 +133,12 @@ class Results:
             _write_overlay(staged / "overlay.png", picture, self._whole(picture))
             return "overlay.png"
         plugin = FORMATS.get(name)
-        file = f"instances{plugin.suffix}" if plugin.suffix.startswith(".") else plugin.suffix
-        if name == "geojson" and is_slide(picture.slide):
-            file += ".gz"  # a million nuclei are a gigabyte of text
+        file = file_name(name, large=is_slide(picture.slide))
         if hasattr(plugin, "write_parts"):
             plugin.write_parts(staged / file, self.segmenter.result(picture))
         else:
             plugin.write(staged / file, self._whole(picture))
-        return str(file)
+        return file
 
     def _whole(self, picture: Picture) -> Instances:
         """All nuclei in memory.
@@ -182,6 +180,13 @@ class Results:
             "effort": _effort(picture),
             "counts": counted,
         }
+
+
+def file_name(name: str, *, large: bool) -> str:
+    """What a picture's result in a format is called; `large` ones are packed."""
+    suffix = FORMATS.get(name).suffix
+    file = f"instances{suffix}" if suffix.startswith(".") else suffix
+    return f"{file}.gz" if large and name == "geojson" else file  # a million nuclei are a gigabyte of text
 
 
 def all_formats() -> tuple[str, ...]:

@@ -135,6 +135,7 @@ class Segmenter:
             "model digest": self.model.digest,
             "weights licence": self.model.card.license,
         }
+        metadata |= getattr(picture.slide, "identifiers", {})
         if picture.unreadable:
             metadata["unreadable"] = " ".join(picture.unread())
         metadata |= self.tissue(picture)

@@ -24,6 +24,10 @@ from nuclens.core.tiling import Box
 _CELL = 512  # side of the cells in which levels are read whose pixels no level-0 coordinate meets
 _MIRAX_SIZES = re.compile(r"^\s*(IMAGENUMBER|DIGITIZER)_(?:X|Y|WIDTH|HEIGHT)\s*=\s*(\d+)", re.MULTILINE)
 _MIRAX_MOST = {"IMAGENUMBER": 5000, "DIGITIZER": 10_000}  # far more images than glass holds, an image of 100 megapixels
+_IDENTIFIERS = (
+    *(f"dicom.{name}InstanceUID" for name in ("Study", "Series", "SOP")),
+    *("dicom.SOPClassUID", "dicom.FrameOfReferenceUID"),
+)
 _BOUNDS = tuple(f"openslide.bounds-{name}" for name in ("y", "x", "height", "width"))
 
 
@@ -38,6 +42,7 @@ class ScannedSlide:
         notes: What its owner may want to know.
         origin: Upper left corner of the bounds; (0, 0) where there are none.
         plane: Height and width of the file's own level 0.
+        identifiers: Which image of its archive a DICOM slide is, as metadata has it; nothing of the patient.
     """
 
     def __init__(self, path: Path, opened: Callable[[], Any], parts: Sequence[Path] = ()) -> None:
@@ -70,6 +75,7 @@ class ScannedSlide:
         if self.mpp is None and any(side is not None for side in stated):
             self.notes = (f"the file states {stated[0]} x {stated[1]} µm per pixel, which no light microscope gives",)
         self.power = _number(properties, "openslide.objective-power") or None
+        self.identifiers = {name: properties[name] for name in _IDENTIFIERS if name in properties}
 
     @cached_property
     def digest(self) -> str:

@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from nuclens.core.errors import DataError, InputError, OutputError
 from nuclens.core.predictions import drawn
 from nuclens.core.suffixes import FORMATS, format_to_read
-from nuclens.core.types import Instances
+from nuclens.core.types import Instances, concatenate
 from nuclens.testing.nuclei import CASES, SHAPE, made, moved, read_only
 
 LOSSES = {
@@ -37,8 +37,9 @@ class WriterContract:
 
     A format has a `suffix`, names in `lost` what a file cannot carry (keys of
     `LOSSES`), and offers `write(path, instances)`; one that files can be
-    written in bit by bit also `write_parts(path, parts)`. All arrays it is
-    given are read-only.
+    written in bit by bit also `write_parts(path, parts)`. One that needs an
+    optional package names the `extra` that brings it and the package it
+    `needs`. All arrays it is given are read-only.
 
     Attributes:
         name: Of the plug-in under test.
@@ -138,7 +139,8 @@ class FormatContract(WriterContract):
 
     It offers `read(path)`, and may have `endings` that files of other programs
     have, and then, where other formats have them too, `claims(path)`, which
-    looks at the first bytes. One of label maps offers `predict(path)`, its
+    looks at the first bytes. One that slides are kept in offers `parts(path)`, a
+    file piece by piece. One of label maps offers `predict(path)`, its
     pixels as a `Prediction`; one of many images offers `images(path)`, what
     makes the `Prediction` of each by name, and has `placed` set where these
     names are but places.
@@ -150,6 +152,19 @@ class FormatContract(WriterContract):
         wanted = CASES[case]()
         path = self._write(tmp_path, wanted)
         _same(FORMATS.get(self.name).read(path), wanted, FORMATS.get(self.name).lost)
+
+    def test_parts_are_the_whole(self, tmp_path: Path) -> None:
+        """Read in parts, the first of which is empty, the nuclei are those read at once."""
+        plugin = FORMATS.get(self.name)
+        if not hasattr(plugin, "parts"):
+            return
+        for case in ("many", "untyped", "empty"):
+            path = self._write(tmp_path, CASES[case]())
+            first, *others = plugin.parts(path)
+            assert len(first) == 0
+            whole = plugin.read(path)
+            _same(replace(concatenate([first, *others]), metadata=first.metadata), whole, ())
+            assert list(first.measurements) == list(whole.measurements)
 
     def test_is_known_by_its_content(self, tmp_path: Path) -> None:
         """Under every ending it shares, a file is taken for what it is."""
