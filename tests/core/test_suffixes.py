@@ -18,7 +18,7 @@ from nuclens.core.types import Frame, no_instances, read_instances
         ("a.geojson", "geojson"),
         ("a.geojson.gz", "geojson"),
         ("label.tif", "labels"),
-        ("case.OME.TIFF", "labels"),
+        ("case.OME.TIFF", "ome_tiff"),
         ("a.png", "png16"),
         ("label.npy", "npy"),
         ("a.pannuke.npy", "pannuke"),

@@ -26,6 +26,10 @@ class TestLabels(FormatContract):
     name = "labels"
 
 
+class TestOmeTiff(FormatContract):
+    name = "ome_tiff"
+
+
 class TestPng16(FormatContract):
     name = "png16"
 

@@ -18,7 +18,7 @@ import numpy as np
 from nuclens import __version__
 from nuclens.core.census import Census
 from nuclens.core.errors import InputError, OutputError
-from nuclens.core.files import replacing
+from nuclens.core.files import put_folder, remove, replacing
 from nuclens.core.machine import bytes_read, peak_memory
 from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import AREA, Frame, Instances, concatenate
@@ -35,7 +35,7 @@ USUAL = ("csv", "geojson", "geoparquet", "labels", OVERLAY)
 USUAL_SLIDE = ("csv", "geojson", "geoparquet", SUMMARY)
 DONE = "run.json"
 JOURNAL = "journal"
-HALF_WRITTEN = ".????????-*"  # what a killed process leaves of `replacing`
+HALF_WRITTEN = ".????????-*"  # what a killed process leaves of `replacing` and `replacing_folder`
 _NEXT = ".next"  # files of a result that is not complete
 USUAL_AREA_UM2 = 20.0  # pooled medians of annotated nuclei: MoNuSeg 19 and 25, TNBC 21, CoNSeP 13
 PLAUSIBLE_AREA_UM2 = (12.0, 250.0)
@@ -161,7 +161,7 @@ def all_formats() -> tuple[str, ...]:
 
 
 def prepare(folder: Path, *stale: str) -> None:
-    """Make a folder, if there is none, remove files of it that match a stale pattern, and check that it takes new ones.
+    """Make a folder, if there is none, remove what in it matches a stale pattern, and check that it takes files.
 
     Raises:
         OutputError: It cannot be written to.
@@ -169,7 +169,7 @@ def prepare(folder: Path, *stale: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in [path for pattern in stale for path in folder.glob(pattern)]:
-            path.unlink()
+            remove(path)
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -185,9 +185,12 @@ def _put_in_place(staging: Path, folder: Path, files: list[str]) -> None:
     try:
         record.unlink(missing_ok=True)
         for name in set(old) - set(files):
-            (folder / name).unlink(missing_ok=True)
+            remove(folder / name)
         for name in files:
-            (staging / name).replace(folder / name)
+            if (staging / name).is_dir():
+                put_folder(staging / name, folder / name)
+            else:
+                (staging / name).replace(folder / name)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written to ({error.strerror}); give another --out") from error
 
