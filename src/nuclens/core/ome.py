@@ -50,7 +50,7 @@ def note_of(xml: str) -> str | None:
 
 
 def describe(pictures: Mapping[str, str], shape: tuple[int, int], mpp: float | None, note: str) -> str:
-    """OME-XML, in ASCII, of pictures of one channel and one size, one directory of the TIFF each.
+    """OME-XML of pictures of one channel and one size, one directory of the TIFF each.
 
     Args:
         pictures: Kind of the numbers, such as "uint32", by the picture's name.
@@ -70,10 +70,10 @@ def describe(pictures: Mapping[str, str], shape: tuple[int, int], mpp: float | N
         f"</Pixels></Image>"
         for k, (name, kind) in enumerate(pictures.items())
     )
-    text = (
+    # The µ stands as it is: Bio-Formats does not resolve references to characters.
+    return (
         f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="{_SCHEMA}" '
         f'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:schemaLocation="{_SCHEMA} {_SCHEMA}/ome.xsd" '
         f'Creator="{_OWN}">{images}<StructuredAnnotations><CommentAnnotation ID="Annotation:0" Namespace="{_OWN}">'
         f"<Value>{escape(note)}</Value></CommentAnnotation></StructuredAnnotations></OME>"
     )
-    return text.encode("ascii", "xmlcharrefreplace").decode("ascii")

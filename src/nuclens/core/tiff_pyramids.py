@@ -79,13 +79,13 @@ def finish(file: BinaryIO, pyramids: list[Pyramid], description: str, mpp: float
     Args:
         file: As `begin` and the pyramids have left it.
         pyramids: In the order in which readers find them.
-        description: Of the file, in ASCII.
+        description: Of the file.
         mpp: Micrometres per pixel of the finest level, where known.
 
     Source: TIFF 6.0 and its technical note 1; BigTIFF.
     """
     levels = [level for pyramid in pyramids for level in pyramid.levels]
-    tables = sum(_DIRECTORY + 16 * level.places.size for level in levels) + len(description)
+    tables = sum(_DIRECTORY + 16 * level.places.size for level in levels) + len(description.encode())
     directories = _Directories(file, big=file.tell() + tables > _CLASSIC_BYTES)
     for number, pyramid in enumerate(pyramids):
         finest, *coarser = pyramid.levels
@@ -94,7 +94,7 @@ def finish(file: BinaryIO, pyramids: list[Pyramid], description: str, mpp: float
             tags = _tags(level, pyramid, None if mpp is None else mpp * 2**depth) | {254: (_LONG, [_REDUCED])}
             below.append(directories.write(tags))
         links = {330: (directories.place, below)} if below else {}
-        named = {} if number else {270: (_ASCII, description.encode("ascii") + b"\0")}
+        named = {} if number else {270: (_ASCII, description.encode() + b"\0")}
         directories.chain(_tags(finest, pyramid, mpp) | links | named)
     directories.header()
 

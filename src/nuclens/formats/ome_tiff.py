@@ -28,7 +28,7 @@ from nuclens.core.predictions import Prediction
 from nuclens.core.records import header_of, parse_header
 from nuclens.core.slides import need_decodable
 from nuclens.core.tiff_pyramids import Pyramid, begin, finish
-from nuclens.core.tiling import Box
+from nuclens.core.tiling import Box, paste
 from nuclens.core.types import Instances
 
 # Which error a damaged file ends in depends on the byte that is wrong.
@@ -163,8 +163,5 @@ def _part(path: Path, page: Any, box: Box) -> Shaped[np.ndarray, "h w"]:
             handle = page.parent.filehandle
             handle.seek(page.dataoffsets[index])
             pixels = page.decode(handle.read(page.databytecounts[index]), index)[0].reshape(-1, wide)[:tall]
-            top, left = row * tall - box[0], column * wide - box[1]
-            cut = pixels[max(0, -top) : part.shape[0] - top, max(0, -left) : part.shape[1] - left]
-            top, left = max(0, top), max(0, left)
-            part[top : top + cut.shape[0], left : left + cut.shape[1]] = cut
+            paste(pixels, part, row * tall - box[0], column * wide - box[1])
     return part

@@ -24,7 +24,7 @@ from nuclens.core.levels import same_view
 from nuclens.core.ome import UNIT_UM, defines_entities, stated_pixel_um
 from nuclens.core.pixels import plausible_mpp, sample_bits, to_rgb8
 from nuclens.core.slides import file_digest, need_decodable, need_inside, reading
-from nuclens.core.tiling import Box
+from nuclens.core.tiling import Box, paste
 
 # Its complaints reach the user as our errors; without a handler Python would print them besides.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -171,7 +171,7 @@ class _Level:
             segment = kept[place] = known[place] if place in known else self._decoded(*place)
             if segment is not None:
                 layer = canvas[..., place[0] * self._depth : (place[0] + 1) * self._depth]
-                _paste(segment, layer, place[1] * self._side[0] - box[0], place[2] * self._side[1] - box[1])
+                paste(segment, layer, place[1] * self._side[0] - box[0], place[2] * self._side[1] - box[1])
         self._kept = kept
         return canvas
 
@@ -250,13 +250,6 @@ def _need_whole(page: Any, segments: int) -> None:
     end = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=False)))
     if end > page.parent.filehandle.size:
         raise UnreadableImageError(f"ends at byte {page.parent.filehandle.size} of {end}; copy it again")
-
-
-def _paste(segment: Shaped[np.ndarray, "y x c"], canvas: Shaped[np.ndarray, "h w c"], top: int, left: int) -> None:
-    """Write the part of a segment that lies on the canvas, its first pixel at (top, left)."""
-    part = segment[max(0, -top) : canvas.shape[0] - top, max(0, -left) : canvas.shape[1] - left]
-    top, left = max(0, top), max(0, left)
-    canvas[top : top + part.shape[0], left : left + part.shape[1]] = part
 
 
 def _pixel_um(page: Any) -> tuple[float, float] | None:
