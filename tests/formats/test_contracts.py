@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nuclens.core.suffixes import FORMATS
-from nuclens.testing.formats import FormatContract, WriterContract
+from nuclens.core.suffixes import FORMATS, is_folder
+from nuclens.testing.formats import FolderContract, FormatContract, WriterContract
 
 
 class TestGeoParquet(FormatContract):
@@ -28,6 +28,14 @@ class TestLabels(FormatContract):
 
 class TestOmeTiff(FormatContract):
     name = "ome_tiff"
+
+
+class TestOmeZarr(FolderContract):
+    name = "ome_zarr"
+
+
+class TestOmeZarr05(FolderContract):
+    name = "ome_zarr_05"
 
 
 class TestPng16(FormatContract):
@@ -92,6 +100,7 @@ def test_every_format_is_under_contract() -> None:
     for suite in suites:
         if hasattr(suite, "name"):
             assert issubclass(suite, FormatContract) == hasattr(FORMATS.get(suite.name), "read")
+            assert issubclass(suite, FolderContract) == is_folder(FORMATS.get(suite.name))
 
 
 def test_the_page_lists_every_format_and_what_it_loses() -> None:
@@ -99,7 +108,7 @@ def test_the_page_lists_every_format_and_what_it_loses() -> None:
     rows = [
         line.strip("| ").split(" | ") for line in page.read_text(encoding="utf-8").splitlines() if line[:3] == "| `"
     ]
-    told = {row[0].strip("`"): (row[1].strip("`"), row[-1]) for row in rows}
+    told = {row[0].strip("`"): (row[1].removesuffix(", a folder").strip("`"), row[-1]) for row in rows}
     plugins = {name: FORMATS.get(name) for name in FORMATS.names()}
     lost = {name: ", ".join(one.lost) if hasattr(one, "read") else "all, is not read" for name, one in plugins.items()}
     assert told == {name: (one.suffix, lost[name] or "nothing") for name, one in plugins.items()}
