@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 from nuclens.core.suffixes import FORMATS, is_folder
 from nuclens.testing.formats import FolderContract, FormatContract, WriterContract
@@ -36,6 +39,18 @@ class TestOmeZarr(FolderContract):
 
 class TestOmeZarr05(FolderContract):
     name = "ome_zarr_05"
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Object at:UserWarning", "ignore:Element .* was written without:PendingDeprecationWarning"
+)
+class TestSpatialData(FolderContract):
+    name = "spatialdata"
+
+    @pytest.fixture(autouse=True)
+    def _installed(self) -> None:
+        if find_spec("spatialdata") is None:
+            pytest.skip("spatialdata is not installed: nuclens[spatialdata] brings it")
 
 
 class TestPng16(FormatContract):

@@ -25,7 +25,7 @@ _MAX_CHUNK = 1 << 28  # bytes, unpacked
 _MAX_METADATA = 1 << 26  # bytes
 _SPARE = 1 << 20  # bytes by which a packed chunk may be larger than its pixels
 _CLEVEL = {"zlib": 2, "zstd": 1}
-_Unpack = Callable[..., bytes]
+_Unpack = Callable[..., bytes | bytearray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +268,7 @@ def _v3(folder: ZarrFolder, name: str, fields: dict[str, Any]) -> ZarrArray:
     if first["name"] != "bytes" or len(rest) > 1:
         names = [str(codec["name"]) for codec in fields["codecs"]]
         raise ValueError(f"packed with {', '.join(names)}; wanted bytes and one compressor, not shards")
-    order = ">" if first.get("configuration", {}).get("endian", "little") == "big" else "<"
+    big = first.get("configuration", {}).get("endian", "little") == "big"
     encoding = fields["chunk_key_encoding"]
     plain = encoding["name"] == "default"
     separator = str(encoding.get("configuration", {}).get("separator", "/" if plain else "."))
@@ -276,7 +276,7 @@ def _v3(folder: ZarrFolder, name: str, fields: dict[str, Any]) -> ZarrArray:
         folder,
         name,
         *_sides(fields["shape"], fields["chunk_grid"]["configuration"]["chunk_shape"]),
-        np.dtype(str(fields["data_type"])).newbyteorder(order),
+        np.dtype(str(fields["data_type"])).newbyteorder(">" if big else "<"),
         int(fields["fill_value"]),
         lambda place: separator.join([*["c"] * plain, *map(str, place)]),
         _unpacker(str(rest[0]["name"]) if rest else None),

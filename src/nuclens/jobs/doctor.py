@@ -29,8 +29,18 @@ LIGHT = (
     ),
     *("pydantic", "rich", "shapely", "tifffile"),
 )
-EXTRAS = {"train": ("lightning", "safetensors", "torch"), "export": ("nncf",), "tensorboard": ("tensorboard",)}
-_FOR = {"train": "only for training", "export": "only for models of 8 bit", "tensorboard": "only for logs it can show"}
+EXTRAS = {
+    "train": ("lightning", "safetensors", "torch"),
+    "export": ("nncf",),
+    "tensorboard": ("tensorboard",),
+    "spatialdata": ("anndata", "geopandas", "setuptools", "spatialdata"),
+}
+_FOR = {
+    "train": "only for training",
+    "export": "only for models of 8 bit",
+    "tensorboard": "only for logs it can show",
+    "spatialdata": "only for results as SpatialData",
+}
 
 
 @dataclass(frozen=True, slots=True)
