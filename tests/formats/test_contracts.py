@@ -8,6 +8,13 @@ import pytest
 from nuclens.core.suffixes import FORMATS, is_folder
 from nuclens.testing.formats import FolderContract, FormatContract, WriterContract
 
+# What libraries say of damaged folders before they give up.
+QUIET = (
+    "ignore:Object at:UserWarning",
+    "ignore:.* names are not unique:UserWarning",
+    "ignore:Element .* was written without:PendingDeprecationWarning",
+)
+
 
 class TestGeoParquet(FormatContract):
     name = "geoparquet"
@@ -41,9 +48,7 @@ class TestOmeZarr05(FolderContract):
     name = "ome_zarr_05"
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Object at:UserWarning", "ignore:Element .* was written without:PendingDeprecationWarning"
-)
+@pytest.mark.filterwarnings(*QUIET)
 class TestSpatialData(FolderContract):
     name = "spatialdata"
 

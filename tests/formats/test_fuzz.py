@@ -25,6 +25,12 @@ from nuclens.core.schema import UNTYPED
 from nuclens.core.suffixes import FORMATS, is_folder
 from nuclens.core.types import Frame, Instances
 
+# What libraries say of damaged folders before they give up.
+QUIET = (
+    "ignore:Object at:UserWarning",
+    "ignore:.* names are not unique:UserWarning",
+    "ignore:Element .* was written without:PendingDeprecationWarning",
+)
 MOST_BYTES, MOST_SECONDS = 400 << 20, 60.0  # a hang, however loaded the machine is
 READ = [
     name
@@ -129,9 +135,7 @@ def test_damaged_files(name: str, mutation: Mutation, tmp_path: Path) -> None:
         check(name, path)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Object at:UserWarning", "ignore:Element .* was written without:PendingDeprecationWarning"
-)
+@pytest.mark.filterwarnings(*QUIET)
 @pytest.mark.parametrize("mutation", MUTATIONS)
 @pytest.mark.parametrize("name", FOLDERS)
 def test_damaged_folders(name: str, mutation: Mutation, tmp_path: Path) -> None:

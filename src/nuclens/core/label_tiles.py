@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64, UInt8
+from jaxtyping import Float32, Int32, Int64, UInt8
 
 from nuclens.core.contours import paint, ramps, reduce_rings, ring_offsets, take_rings
 from nuclens.core.errors import InputError
@@ -153,7 +153,7 @@ def _places(piece: Instances) -> tuple[Int64[np.ndarray, "p"], Int64[np.ndarray,
     frame = np.array([piece.frame.height, piece.frame.width])
     side = np.array([SIDE, SIDE * _ACROSS])
     low, high = (reduce_rings(end, piece.vertices, piece.offsets) for end in (np.minimum, np.maximum))
-    inside: Bool[np.ndarray, "n"] = ((high > 0) & (low < frame)).all(axis=1)
+    inside = np.all((high > 0) & (low < frame), axis=1)
     first = np.floor(np.maximum(low, 0) / side).astype(np.int64)
     last = np.floor(np.minimum(high, frame - 1) / side).astype(np.int64)
     tall, wide = (np.where(inside[:, None], last - first + 1, 0)).T

@@ -54,7 +54,7 @@ class LabelWindows:
         labels, ids = need_labels(self.path, self.labels(box))
         types = np.zeros(len(ids) + 1, np.uint8)
         if self.types is not None:
-            types = first_values(labels, need_types(self.path, self.types(box)), len(ids))
+            types = need_types(self.path, first_values(labels, self.types(box), len(ids)))
         return Prediction(labels, types, self._names(types))
 
     def instances(self) -> Instances:
@@ -93,22 +93,32 @@ def _boxes(source: LabelWindows) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarr
     """Every id, ascending, and first row and column, end row and column of its pixels."""
     found = [(np.zeros(0, np.int64), np.zeros((0, 4), np.int64))]
     for box in _windows(source.shape):
-        numbers, ids = compact(need_ids(source.path, source.labels(box)))
-        if len(ids):
-            edges = np.zeros((len(ids) + 1, 4), np.int64)
-            for axis, pixels in enumerate((numbers, numbers.T)):
-                inside = np.flatnonzero(pixels)
-                label, place = pixels.reshape(-1)[inside], inside // pixels.shape[1] + box[axis]
-                # Places ascend: of several that are assigned to one label the last one stays.
-                edges[label, axis + 2] = place + 1
-                edges[label[::-1], axis] = place[::-1]
-            found.append((ids, edges[1:]))
-    ids, edges = (np.concatenate(column) for column in zip(*found, strict=True))
-    known, rank = np.unique(ids, return_inverse=True)
-    boxes = np.tile(np.array([*source.shape, 0, 0], np.int64), (len(known), 1))
-    np.minimum.at(boxes[:, :2], rank, edges[:, :2])
-    np.maximum.at(boxes[:, 2:], rank, edges[:, 2:])
-    return known, boxes
+        pixels = source.labels(box)
+        flat, width = pixels.reshape(-1), pixels.shape[1]
+        # Of equal pixels beside each other only the ends matter; no such run goes on in the next row.
+        changes = np.ones(flat.size + 1, bool)
+        np.not_equal(flat[1:], flat[:-1], out=changes[1:-1])
+        changes[::width] = True
+        starts = np.flatnonzero(changes)
+        values = need_ids(source.path, flat[starts[:-1]])
+        inside = np.flatnonzero(values)
+        rows, first = np.divmod(starts[:-1][inside], width)
+        last = first + np.diff(starts)[inside]
+        ids, edges = _around(values[inside].astype(np.int64), np.stack([rows, first, rows + 1, last], axis=1))
+        found.append((ids, edges + np.array(box[:2] * 2)))
+    return _around(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+def _around(
+    ids: Int64[np.ndarray, "m"], boxes: Int64[np.ndarray, "m 4"]
+) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n 4"]]:
+    """Every id once, and the box around all of its boxes."""
+    order = np.argsort(ids, kind="stable")
+    known, begins = np.unique(ids[order], return_index=True)
+    if not len(known):
+        return known, np.zeros((0, 4), np.int64)
+    ends = (operation.reduceat(boxes[order, k : k + 2], begins) for k, operation in ((0, np.minimum), (2, np.maximum)))
+    return known, np.concatenate(list(ends), axis=1)
 
 
 def _owned(
@@ -136,7 +146,7 @@ def _traced(source: LabelWindows, box: Box, owned: Int64[np.ndarray, "k"]) -> _T
     vertices, offsets = outlines(labels, len(owned))
     types = np.zeros(len(owned) + 1, np.uint8)
     if source.types is not None:
-        types = first_values(labels, need_types(source.path, source.types(box)), len(owned))
+        types = need_types(source.path, first_values(labels, source.types(box), len(owned)))
     return np.sort(owned), vertices + np.array(box[:2], np.float32), offsets, types[1:]
 
 

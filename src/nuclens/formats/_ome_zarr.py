@@ -85,7 +85,7 @@ class OmeZarr:
                     whole = np.zeros((SIDE, SIDE), "<u4")
                     whole[: labels.shape[0], : labels.shape[1]] = labels
                     zarr.put(nuclei, row, column, whole)
-                    if (shown := types[whole]).any():
+                    if (shown := types.take(whole)).any():
                         zarr.put(str(level), row, column, shown)
 
     def read(self, path: Path) -> Instances:

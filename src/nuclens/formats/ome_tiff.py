@@ -86,7 +86,7 @@ class OmeTiff:
             for level in range(len(tiles.shapes)):
                 for row, column, labels in tiles.tiles(level):
                     nuclei.put(level, row, column, labels)
-                    if (shown := types[labels]).any():
+                    if (shown := types.take(labels)).any():
                         kinds.put(level, row, column, shown)
             frame = tiles.head.frame
             pictures = {"nuclei": "uint32", "types": "uint8"}
