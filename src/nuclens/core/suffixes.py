@@ -55,11 +55,14 @@ def is_folder(plugin: Any) -> bool:
     return bool(getattr(plugin, "folder", False))
 
 
-def is_result_folder(path: Path) -> bool:
-    """Whether a folder is by its name one result of a format whose results are folders."""
-    ending = path.name.lower()
+def is_result_folder(path: Path, name: str | None = None) -> bool:
+    """Whether a folder is one result: by its name, or, for the format of that name, by what is in it."""
+    if not path.is_dir():
+        return False
+    if name is not None and is_folder(FORMATS.get(name)):
+        return bool(FORMATS.get(name).claims(path))
     folders = [plugin for plugin in _plugins().values() if is_folder(plugin)]
-    return path.is_dir() and any(ending.endswith(one) for plugin in folders for one in _endings(plugin))
+    return any(path.name.lower().endswith(one) for plugin in folders for one in _endings(plugin))
 
 
 @cache

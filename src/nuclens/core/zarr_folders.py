@@ -245,6 +245,14 @@ class ZarrArray:
         return plane
 
 
+def root_keys(path: Path) -> set[str]:
+    """Names of what is said of a folder; none where it is no Zarr that can be read."""
+    try:
+        return set(ZarrFolder(path).attributes() or {})
+    except DataError:
+        return set()
+
+
 def _v2(folder: ZarrFolder, name: str, fields: dict[str, Any]) -> ZarrArray:
     if fields["zarr_format"] != 2 or fields.get("filters") or fields.get("order", "C") != "C":
         raise ValueError("filters, or columns first")

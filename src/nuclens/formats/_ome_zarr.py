@@ -18,7 +18,7 @@ from nuclens.core.pixels import plausible_mpp
 from nuclens.core.predictions import Prediction
 from nuclens.core.records import header_of, parse_header
 from nuclens.core.types import Instances
-from nuclens.core.zarr_folders import ZarrFolder, ZarrWriter
+from nuclens.core.zarr_folders import ZarrFolder, ZarrWriter, root_keys
 
 _OWN, _LABELS, _NAME = "nuclens", "labels", "nuclei"
 _UNIT_UM = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
@@ -49,8 +49,7 @@ class OmeZarr:
 
     def claims(self, path: Path) -> bool:
         """Whether what is said of it is a picture's."""
-        attributes = ZarrFolder(path).attributes() or {}
-        return bool({"ome", "multiscales", _LABELS} & set(attributes))
+        return not {"ome", "multiscales", _LABELS}.isdisjoint(root_keys(path))
 
     def write(self, path: Path, instances: Instances) -> None:
         """Draw all outlines.
@@ -139,10 +138,7 @@ class OmeZarr:
 
 
 def _is_ours(path: Path) -> bool:
-    try:
-        return _OWN in (ZarrFolder(path).attributes() or {})
-    except DataError:
-        return False
+    return _OWN in root_keys(path)
 
 
 def _windows(path: Path) -> LabelWindows:

@@ -2,4 +2,4 @@
 
 from nuclens.formats._ome_zarr import OmeZarr
 
-PLUGIN = OmeZarr(".v05.ome.zarr", (), "0.5")
+PLUGIN = OmeZarr(".v05.ome.zarr", (".v05.ome.zarr",), "0.5")

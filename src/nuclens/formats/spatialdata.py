@@ -32,7 +32,7 @@ from nuclens.core.records import (
     parse_header,
 )
 from nuclens.core.types import Instances, concatenate, no_instances
-from nuclens.core.zarr_folders import V2_ARRAY, V3, ZarrFolder
+from nuclens.core.zarr_folders import V2_ARRAY, V3, root_keys
 
 EXTRA = "spatialdata"
 _OWN, _SHAPES, _TABLE, _REGION, _INSTANCE, _TYPE = "nuclens", "nuclei", "table", "region", "instance_id", "type"
@@ -154,14 +154,11 @@ def _unknown_encoding() -> type[Exception]:
 
 
 def _is_spatialdata(path: Path) -> bool:
-    return "spatialdata_attrs" in (ZarrFolder(path).attributes() or {})
+    return "spatialdata_attrs" in root_keys(path)
 
 
 def _is_ours(path: Path) -> bool:
-    try:
-        return _OWN in (ZarrFolder(path).attributes() or {})
-    except DataError:
-        return False
+    return {"spatialdata_attrs", _OWN} <= root_keys(path)
 
 
 def _spatialdata(instances: Instances) -> Any:

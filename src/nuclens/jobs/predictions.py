@@ -48,7 +48,7 @@ def predictions(path: str | Path, names: Sequence[str], format: str | None = Non
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder; check the name")
-    several = path.is_dir() and not is_result_folder(path)
+    several = path.is_dir() and not is_result_folder(path, format)
     found = _folder(path, format, names) if several else _file(path, format, names)
     if not several and len(found) == len(names) == 1:
         return {names[0]: found[0][2]}
