@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def worker(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Write one format and, where it is one of labels, read it again."""
+    """Write one format."""
     parts = made(arguments.side, arguments.nuclei)
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         begun = time.process_time()
@@ -66,14 +66,9 @@ def worker(arguments: argparse.Namespace) -> dict[str, Any]:
         plugin = FORMATS.get(arguments.worker)
         path = Path(folder) / f"nuclei{plugin.suffix}"
         plugin.write_parts(path, parts)
-        told: dict[str, Any] = {"core_s": time.process_time() - begun, **memory()}
+        told = {"core_s": time.process_time() - begun, **memory()}
         files = [part for part in (path, *path.rglob("*")) if part.is_file()]
-        told |= {"files": len(files), "mb": sum(part.stat().st_size for part in files) / 1e6}
-        if hasattr(plugin, "predict"):
-            begun = time.process_time()
-            told |= {"read": len(plugin.read(path)), "read_core_s": time.process_time() - begun}
-            told["read_peak_mb"] = memory()["peak_mb"]
-        return told
+        return told | {"files": len(files), "mb": sum(part.stat().st_size for part in files) / 1e6}
 
 
 def memory() -> dict[str, float]:
@@ -119,18 +114,16 @@ def write(arguments: argparse.Namespace, found: dict[str, dict[str, Any]]) -> No
         "",
         f"Made by `python benchmarks/label_pyramids.py`: {arguments.nuclei:,} made nuclei on {arguments.side:,} x "
         f"{arguments.side:,} pixels,",
-        "each format in a process of its own. Work is core-seconds as a multiple of what GeoParquet takes; to read",
-        "is to trace every label. Of the memory,",
-        f"{found['made']['peak_mb']:.0f} MB are Python, NumPy and the nuclei of a tile.",
+        "each format in a process of its own. Work is core-seconds as a multiple of what GeoParquet takes. Of the",
+        f"memory, {found['made']['peak_mb']:.0f} MB are Python, NumPy and the nuclei of a tile.",
         "",
-        "| format | peak memory, MB | work, write | work, read | files | MB |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| format | peak memory, MB | work | files | MB |",
+        "|---|---:|---:|---:|---:|",
     ]
     for name in NAMES:
         told = found[name]
-        again = f"{told['read_core_s'] / unit:.1f}" if "read" in told else ""
         lines.append(
-            f"| `{name}` | {told['peak_mb']:.0f} | {(told['core_s'] - making) / unit:.1f} | {again} | "
+            f"| `{name}` | {told['peak_mb']:.0f} | {(told['core_s'] - making) / unit:.1f} | "
             f"{told['files']:,} | {told['mb']:.0f} |"
         )
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")

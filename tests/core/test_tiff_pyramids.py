@@ -60,14 +60,15 @@ def test_empty_tiles_are_the_same_bytes(tmp_path: Path) -> None:
 def test_resolution_doubles_with_every_level(tmp_path: Path) -> None:
     write(tmp_path / "a.tif", 0.2501)
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
-        pages: Any = [file.pages[0], *file.pages[0].pages]  # type: ignore[union-attr]
-        for level, page in enumerate(pages):
+        first: Any = file.pages[0]
+        for level, page in enumerate([first, *first.pages]):
             above, below = page.tags["XResolution"].value
             assert 1e4 * below / above == pytest.approx(0.2501 * 2**level, rel=1e-6)
             assert page.tags["ResolutionUnit"].value == 3
     write(tmp_path / "a.tif", None)
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
-        assert "XResolution" not in file.pages[0].tags  # type: ignore[union-attr]
+        first = file.pages[0]
+        assert "XResolution" not in first.tags
 
 
 @pytest.mark.parametrize("text", ["", "a", "µm", "x" * 1001])

@@ -41,7 +41,8 @@ def test_pixels_and_levels_are_those_of_the_plain_label_image(tmp_path: Path) ->
     types = np.append(0, nuclei.types)[wanted]
     with tifffile.TiffFile(tmp_path / "a.ome.tif") as file:
         assert file.is_ome
-        labels, kinds = file.series
+        series: Any = file.series
+        labels, kinds = series
         assert (labels.name, labels.dtype, labels.axes) == ("nuclei", np.uint32, "YX")
         assert (kinds.name, kinds.dtype, kinds.shape) == ("types", np.uint8, labels.shape)
         assert [level.shape for level in labels.levels] == [(151, 212), (76, 106), (38, 53), (19, 27)]
