@@ -63,8 +63,8 @@ In all {train_count} packages more, {train_mb:.0f} MB.
 
 `nuclens[tensorboard]` adds TensorBoard: a run writes its logs where it is installed, and nothing is lost without it.
 
-`nuclens[spatialdata]` adds SpatialData with AnnData and GeoPandas, which one format reads and writes. It takes setuptools below
-81, since xarray-schema, which SpatialData needs, imports `pkg_resources`.
+`nuclens[spatialdata]` adds SpatialData with AnnData and GeoPandas, for one format. It takes setuptools below 81, since
+xarray-schema, which SpatialData needs, imports `pkg_resources`.
 """
 
 

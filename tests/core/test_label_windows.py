@@ -57,6 +57,25 @@ def test_nothing_in_it() -> None:
     assert (len(found), found.frame) == (0, Frame(20, 9, None))
 
 
+def test_what_is_known_to_be_blank_is_not_looked_at() -> None:
+    labels = np.zeros((21, 21), np.uint8)
+    labels[8:10, 8:13] = 5
+    seen = []
+
+    def read(box: Box) -> np.ndarray:
+        seen.append(box)
+        return labels[box[0] : box[2], box[1] : box[3]]
+
+    source = LabelWindows(PATH, (21, 21), read, blank=lambda box: not labels[box[0] : box[2], box[1] : box[3]].any())
+    assert source.instances().boxes.tolist() == [[8, 8, 10, 13]]
+    assert seen == [(7, 7, 14, 14), (8, 8, 10, 13)]
+
+
+def test_claims_that_no_slide_could_meet_are_told() -> None:
+    with pytest.raises(DataError, match=r"^a\.ome\.tif: claims 1000000 x 1000000 pixels; no slide is as large"):
+        LabelWindows(PATH, (10**6, 10**6), lambda box: np.zeros((1, 1)))
+
+
 def test_a_label_all_over_the_slide_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.zeros((50, 50), np.uint8)
     labels[[0, 49], [0, 49]] = 9

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import tracemalloc
 import warnings
@@ -83,6 +84,7 @@ def test_only_tiles_with_nuclei_are_files(plugin: Any, tmp_path: Path) -> None:
     tracemalloc.stop()
     assert most < 200 << 20
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) < 150
+    assert len(plugin.read(tmp_path / "a.ome.zarr")) == 94  # what is not stored is not looked at
 
 
 @versions
@@ -160,6 +162,23 @@ def test_what_is_no_labels_is_told(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"^{path}: ") as caught:
             read_instances(write(path, {"multiscales": []}, told))
         assert "\n" not in str(caught.value)
+
+
+def test_claimed_sizes_take_neither_memory_nor_time(tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.zarr"
+    ome_zarr.PLUGIN.write(path, made(20))
+    for side, reason in ((10**9, "no slide is as large"), (500_000, "types of .* pixels for labels of")):
+        file = path / "labels" / "nuclei" / "0" / ".zarray"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"shape": [side, side]}))
+        with pytest.raises(DataError, match=reason):
+            read_instances(path)
+    file = path / "0" / ".zarray"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"shape": [500_000, 500_000]}))
+    tracemalloc.start()
+    assert len(read_instances(path)) == 20
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 300 << 20
 
 
 def test_a_name_that_formats_share_is_told_by_content(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 from nuclens.core.errors import MissingExtraError
@@ -26,3 +27,15 @@ def optional(module: str, extra: str) -> Any:
         raise MissingExtraError(
             f"{module}: needs {error.name!r}, which is not installed; `pip install 'nuclens[{extra}]'` brings it"
         ) from error
+
+
+def need_extra(name: str, plugin: Any) -> None:
+    """Check, before work begins, that what a plug-in `needs` is installed.
+
+    Raises:
+        MissingExtraError: It is not; the text names the `extra`.
+    """
+    if importlib.util.find_spec(getattr(plugin, "needs", "nuclens")) is None:
+        raise MissingExtraError(
+            f"{name}: needs {plugin.needs!r}, which is not installed; `pip install 'nuclens[{plugin.extra}]'` brings it"
+        )

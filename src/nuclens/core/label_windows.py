@@ -20,6 +20,7 @@ from nuclens.core.tiling import Box
 from nuclens.core.types import Frame, Instances
 
 _SIDE = 2048  # px, of the windows whose labels are traced together
+_LARGEST = 1 << 38  # px; even nearly empty ones take seconds to walk through
 _Traced = tuple[Int64[np.ndarray, "n"], Float32[np.ndarray, "v 2"], Int64[np.ndarray, "ends"], UInt8[np.ndarray, "n"]]
 
 
@@ -34,6 +35,7 @@ class LabelWindows:
         types: Type ids of the same pixels; None where there are none.
         header: Of files of ours.
         mpp: Micrometres per pixel, where known.
+        blank: Whether there is surely no label in a box, known without looking at its pixels; None where it never is.
     """
 
     path: Path
@@ -42,6 +44,16 @@ class LabelWindows:
     types: Callable[[Box], Shaped[np.ndarray, "h w"]] | None = None
     header: Header | None = None
     mpp: float | None = None
+    blank: Callable[[Box], bool] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the size that the file claims.
+
+        Raises:
+            DataError: No slide is as large.
+        """
+        if self.shape[0] * self.shape[1] > _LARGEST:
+            raise DataError(f"{self.path}: claims {self.shape[0]} x {self.shape[1]} pixels; no slide is as large")
 
     def prediction(self) -> Prediction:
         """All labels as they stand in the file.
@@ -93,6 +105,8 @@ def _boxes(source: LabelWindows) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarr
     """Every id, ascending, and first row and column, end row and column of its pixels."""
     found = [(np.zeros(0, np.int64), np.zeros((0, 4), np.int64))]
     for box in _windows(source.shape):
+        if source.blank is not None and source.blank(box):
+            continue
         pixels = source.labels(box)
         flat, width = pixels.reshape(-1), pixels.shape[1]
         # Of equal pixels beside each other only the ends matter; no such run goes on in the next row.

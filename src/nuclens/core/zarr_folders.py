@@ -231,9 +231,21 @@ class ZarrArray:
                     paste(pixels, part, row * tall - box[0], column * wide - box[1])
         return part
 
+    def blank(self, box: Box) -> bool:
+        """Whether nothing of a box is stored, and what is not is 0."""
+        tall, wide = self.chunks[-2:]
+        rows, columns = (range(box[k] // side, -(-box[k + 2] // side)) for k, side in enumerate((tall, wide)))
+        return self.fill == 0 and not any(self._path(row, column).exists() for row in rows for column in columns)
+
+    def _path(self, row: int, column: int) -> Path:
+        return self.folder.root / self._name(row, column)
+
+    def _name(self, row: int, column: int) -> str:
+        return f"{self.name}/{self.key([0] * (len(self.shape) - 2) + [row, column])}".lstrip("/")
+
     def _chunk(self, row: int, column: int) -> Shaped[np.ndarray, "h w"] | None:
         size = math.prod(self.chunks) * self.dtype.itemsize
-        name = f"{self.name}/{self.key([0] * (len(self.shape) - 2) + [row, column])}"
+        name = self._name(row, column)
         data = self.folder.bytes(name, size + size // 8 + _SPARE)
         if data is None:
             return None

@@ -7,7 +7,6 @@ import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, ClassVar
@@ -17,16 +16,16 @@ import numpy as np
 import tifffile
 from jaxtyping import Shaped
 
-from nuclens.core.errors import DataError, UnreadableImageError
+from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
 from nuclens.core.label_tiles import SIDE, spooled
 from nuclens.core.label_windows import LabelWindows
 from nuclens.core.labelfiles import need_lossless, page_pixels
+from nuclens.core.maps import need_few
 from nuclens.core.ome import defines_entities, describe, note_of, stated_pixel_um
 from nuclens.core.pixels import plausible_mpp
 from nuclens.core.predictions import Prediction
 from nuclens.core.records import header_of, parse_header
-from nuclens.core.slides import need_decodable
 from nuclens.core.tiff_pyramids import Pyramid, begin, finish
 from nuclens.core.tiling import Box, paste
 from nuclens.core.types import Instances
@@ -122,8 +121,6 @@ def _opened(path: Path) -> Iterator[LabelWindows]:
         # Other files that OME metadata may name are not followed.
         with tifffile.TiffFile(path, _multifile=False) as file:
             yield _looked_at(path, file)
-    except UnreadableImageError as error:
-        raise DataError(f"{path}: {error}") from error
     except _DAMAGE as error:
         raise DataError(f"{path}: no TIFF that can be read ({error}); copy it again") from error
 
@@ -144,24 +141,50 @@ def _looked_at(path: Path, file: Any) -> LabelWindows:
     header = None if note is None else parse_header(path, json.loads(note))
     stated = stated_pixel_um(first.description, *first.shape) if "<OME" in first.description else None
     mpp = plausible_mpp(*stated)[0] if stated else None
-    labels, *types = (partial(_part, path, page) for page in pages)
-    return LabelWindows(path, first.shape, labels, types[0] if types else None, header, mpp)
+    planes = [_Plane(path, page) for page in pages]
+    types = planes[1].read if len(planes) > 1 else None
+    return LabelWindows(path, first.shape, planes[0].read, types, header, mpp, planes[0].blank)
 
 
-def _part(path: Path, page: Any, box: Box) -> Shaped[np.ndarray, "h w"]:
-    """Pixels of a box of a page, from the tiles that it touches."""
-    if not page.is_tiled:
-        return page_pixels(path, page)[box[0] : box[2], box[1] : box[3]]
-    tall, wide = page.tilelength, page.tilewidth
-    need_decodable(tall, wide)
-    part = np.zeros((box[2] - box[0], box[3] - box[1]), page.dtype)
-    for row in range(box[0] // tall, -(-box[2] // tall)):
-        for column in range(box[1] // wide, -(-box[3] // wide)):
-            index = row * -(-page.shape[1] // wide) + column
-            if not page.databytecounts[index]:
-                continue
-            handle = page.parent.filehandle
-            handle.seek(page.dataoffsets[index])
-            pixels = page.decode(handle.read(page.databytecounts[index]), index)[0].reshape(-1, wide)[:tall]
-            paste(pixels, part, row * tall - box[0], column * wide - box[1])
-    return part
+class _Plane:
+    """Pixels of a page, decoded tile by tile if it has tiles, else as a whole."""
+
+    def __init__(self, path: Path, page: Any) -> None:
+        """Look for a tile that stands for many: an empty one, usually."""
+        self._path, self._page = path, page
+        self._side = (page.tilelength, page.tilewidth) if page.is_tiled else page.shape
+        self._wide = -(-page.shape[1] // self._side[1])
+        self._empty = np.array(page.databytecounts) == 0
+        if page.is_tiled:
+            need_few(path, self._side)
+            places, first, counts = np.unique(page.dataoffsets, return_index=True, return_counts=True)
+            often = int(counts.argmax())
+            if counts[often] > 1 and not self._empty[first[often]] and not self._tile(int(first[often])).any():
+                self._empty |= np.array(page.dataoffsets) == places[often]
+
+    def read(self, box: Box) -> Shaped[np.ndarray, "h w"]:
+        """Pixels of a box."""
+        if not self._page.is_tiled:
+            return page_pixels(self._path, self._page)[box[0] : box[2], box[1] : box[3]]
+        part = np.zeros((box[2] - box[0], box[3] - box[1]), self._page.dtype)
+        for row, column, index in self._tiles(box):
+            if not self._empty[index]:
+                paste(self._tile(index), part, row * self._side[0] - box[0], column * self._side[1] - box[1])
+        return part
+
+    def blank(self, box: Box) -> bool:
+        """Whether all tiles of a box are known to be empty."""
+        return bool(self._page.is_tiled) and all(self._empty[index] for _, _, index in self._tiles(box))
+
+    def _tiles(self, box: Box) -> Iterator[tuple[int, int, int]]:
+        tall, wide = self._side
+        for row in range(box[0] // tall, -(-box[2] // tall)):
+            for column in range(box[1] // wide, -(-box[3] // wide)):
+                yield row, column, row * self._wide + column
+
+    def _tile(self, index: int) -> Shaped[np.ndarray, "h w"]:
+        handle = self._page.parent.filehandle
+        handle.seek(self._page.dataoffsets[index])
+        data = handle.read(self._page.databytecounts[index])
+        pixels: Shaped[np.ndarray, "h w"] = self._page.decode(data, index)[0].reshape(-1, self._side[1])
+        return pixels
