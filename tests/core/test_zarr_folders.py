@@ -74,6 +74,8 @@ def test_what_is_written_is_read_by_us_and_by_zarr(version: int, kind: Any, tmp_
     assert (array.plane, array.dtype.itemsize) == ((20, 30), np.dtype(kind).itemsize)
     np.testing.assert_array_equal(array.read((0, 0, 20, 30)), wanted)
     np.testing.assert_array_equal(array.read((15, 3, 18, 29)), wanted[15:18, 3:29])
+    boxes = [(0, 0, 16, 30), (0, 0, 20, 16), (15, 15, 17, 17), (16, 16, 20, 30)]
+    assert [array.blanks()(box) for box in boxes] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("options", [

@@ -168,7 +168,7 @@ def test_claimed_sizes_take_neither_memory_nor_time(tmp_path: Path) -> None:
     path = tmp_path / "a.ome.zarr"
     ome_zarr.PLUGIN.write(path, made(20))
     arrays = [path / name / ".zarray" for name in ("labels/nuclei/0", "0")]
-    for side, reason in ((10**9, "no slide is as large"), (500_000, "")):
+    for side, reason in ((10**9, "no slide is as large"), (200_000, "")):
         for number, file in enumerate(arrays):
             file.write_text(json.dumps(json.loads(file.read_text()) | {"shape": [side, side]}))
             if number == 0 or reason:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -224,21 +225,28 @@ class ZarrArray:
         """
         tall, wide = self.chunks[-2:]
         part = np.full((box[2] - box[0], box[3] - box[1]), self.fill, self.dtype.newbyteorder("="))
-        for row in range(box[0] // tall, -(-box[2] // tall)):
-            for column in range(box[1] // wide, -(-box[3] // wide)):
-                pixels = self._chunk(row, column)
-                if pixels is not None:
-                    paste(pixels, part, row * tall - box[0], column * wide - box[1])
+        for row, column in self._places(box):
+            pixels = self._chunk(row, column)
+            if pixels is not None:
+                paste(pixels, part, row * tall - box[0], column * wide - box[1])
         return part
 
-    def blank(self, box: Box) -> bool:
-        """Whether nothing of a box is stored, and what is not is 0."""
-        tall, wide = self.chunks[-2:]
-        rows, columns = (range(box[k] // side, -(-box[k + 2] // side)) for k, side in enumerate((tall, wide)))
-        return self.fill == 0 and not any(self._path(row, column).exists() for row in rows for column in columns)
+    def blanks(self) -> Callable[[Box], bool]:
+        """What tells whether nothing of a box is stored, and what is not is 0; all files are listed once."""
+        root = self.folder.root / self.name.lstrip("/")
+        stored: set[str] = set()
+        for folder, folders, names in os.walk(root):
+            if any(Path(folder, name).is_symlink() for name in folders):
+                return lambda box: False
+            stored.update(str(Path(folder, name).relative_to(self.folder.root)) for name in names)
+        return lambda box: self.fill == 0 and not any(self._name(*place) in stored for place in self._places(box))
 
-    def _path(self, row: int, column: int) -> Path:
-        return self.folder.root / self._name(row, column)
+    def _places(self, box: Box) -> Iterator[tuple[int, int]]:
+        """Row and column of each chunk that a box touches."""
+        tall, wide = self.chunks[-2:]
+        for row in range(box[0] // tall, -(-box[2] // tall)):
+            for column in range(box[1] // wide, -(-box[3] // wide)):
+                yield row, column
 
     def _name(self, row: int, column: int) -> str:
         return f"{self.name}/{self.key([0] * (len(self.shape) - 2) + [row, column])}".lstrip("/")

@@ -158,7 +158,7 @@ def _windows(path: Path) -> LabelWindows:
         raise DataError(f"{path}: what it says of its labels makes no sense ({error!r}); write it again") from error
     if types is not None and types.plane != labels.plane:
         raise DataError(f"{path}: types of {types.plane} pixels for labels of {labels.plane}; write it again")
-    return LabelWindows(path, labels.plane, labels.read, types.read if types else None, header, mpp, labels.blank)
+    return LabelWindows(path, labels.plane, labels.read, types.read if types else None, header, mpp, labels.blanks())
 
 
 def _found(zarr: ZarrFolder) -> tuple[str, dict[str, Any]]:
