@@ -152,6 +152,29 @@ def test_codecs_that_run_code_or_have_no_bounds_are_refused(codec: str, tmp_path
         PLUGIN.read(path)
 
 
+def test_copies_of_metadata_are_looked_at(tmp_path: Path) -> None:
+    """The library believes what the root repeats of an array, not what is said of it in its place."""
+    path = tmp_path / "a.spatialdata.zarr"
+    PLUGIN.write(path, made(3))
+    root = json.loads((path / "zarr.json").read_text())
+    copy = root["consolidated_metadata"]["metadata"]["tables/table/obs/score"]
+    for change, reason in (({"codecs": [{"name": "numcodecs.pickle"}]}, "packed with"), ({"shape": [1 << 40]}, "GiB")):
+        root["consolidated_metadata"]["metadata"]["tables/table/obs/score"] = copy | change
+        (path / "zarr.json").write_text(json.dumps(root))
+        with pytest.raises(DataError, match=reason):
+            PLUGIN.read(path)
+
+
+def test_links_within_are_refused(tmp_path: Path) -> None:
+    """They may lead to elements that are not looked at."""
+    path = tmp_path / "a.spatialdata.zarr"
+    PLUGIN.write(path, made(3))
+    (path / "tables" / "table").rename(path / "images")
+    (path / "tables" / "table").symlink_to(path / "images")
+    with pytest.raises(DataError, match="tables/table is a link"):
+        PLUGIN.read(path)
+
+
 def test_claimed_sizes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.spatialdata.zarr"
     PLUGIN.write(path, made(3))

@@ -155,6 +155,7 @@ class _Plane:
         self._side = (page.tilelength, page.tilewidth) if page.is_tiled else page.shape
         self._wide = -(-page.shape[1] // self._side[1])
         self._empty = np.array(page.databytecounts) == 0
+        self._whole = None if page.is_tiled else page_pixels(path, page)
         if page.is_tiled:
             need_few(path, self._side)
             places, first, counts = np.unique(page.dataoffsets, return_index=True, return_counts=True)
@@ -164,8 +165,8 @@ class _Plane:
 
     def read(self, box: Box) -> Shaped[np.ndarray, "h w"]:
         """Pixels of a box."""
-        if not self._page.is_tiled:
-            return page_pixels(self._path, self._page)[box[0] : box[2], box[1] : box[3]]
+        if self._whole is not None:
+            return self._whole[box[0] : box[2], box[1] : box[3]]
         part = np.zeros((box[2] - box[0], box[3] - box[1]), self._page.dtype)
         for row, column, index in self._tiles(box):
             if not self._empty[index]:

@@ -43,6 +43,7 @@ _CODECS = {
     *(None, "bytes", "blosc", "crc32c", "delta", "sharding_indexed", "shuffle", "transpose", "vlen-array"),
     *("vlen-bytes", "vlen-utf8", "zstd"),
 }
+_V2_COPIES = ".zmetadata"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 # What the libraries were seen to raise on folders that are no SpatialData, or damaged.
 _DAMAGE = (
@@ -301,22 +302,29 @@ def _rings(
 
 def _need_harmless(path: Path) -> None:
     """Check, before a library reads it, that what is read lies in the folder, runs no code and is not too large."""
-    root, total = path.resolve(), 0
+    total = copied = 0
     for folder, folders, names in os.walk(path):
         if Path(folder) == path:
             folders[:] = [name for name in folders if name in _READ]
         for name in (*folders, *names):
-            place = Path(folder, name)
-            if place.is_symlink() and not place.resolve().is_relative_to(root):
-                raise DataError(f"{path}: {place.relative_to(path)} lies outside this folder; copy it whole")
+            if Path(folder, name).is_symlink():
+                raise DataError(f"{path}: {Path(folder, name).relative_to(path)} is a link; copy what it leads to")
         for name in names:
             place = Path(folder, name)
-            if name in (V2_ARRAY, V3):
-                total += _claimed(json.loads(place.read_bytes()))
+            if name in (V2_ARRAY, V3, _V2_COPIES):
+                fields = json.loads(place.read_bytes())
+                total += _claimed(fields)
+                copied += sum(map(_claimed, _copies(fields)))
             elif place.suffix != ".parquet":
                 total += _unpacked(place)
-    if total > _MAX_BYTES:
+    if max(total, copied) > _MAX_BYTES:
         raise DataError(f"{path}: tables of more than {_MAX_BYTES >> 30} GiB; give a smaller one")
+
+
+def _copies(fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a group repeats of what is said of the groups and arrays below, which libraries believe."""
+    below = (fields.get("consolidated_metadata") or fields).get("metadata", {})
+    return [copy for copy in below.values() if isinstance(copy, dict)]
 
 
 def _claimed(fields: dict[str, Any]) -> int:
