@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from nuclens.jobs import predictions as job
 from nuclens.jobs.predictions import predictions
 
 NAMES = ("b", "a", "c.1")
-OUTLINED = [name for name in FORMATS.names() if "outlines" not in FORMATS.get(name).lost]
+PLUGINS = {name: FORMATS.get(name) for name in FORMATS.names()}
+OUTLINED = [
+    name for name, one in PLUGINS.items() if "outlines" not in one.lost and find_spec(getattr(one, "needs", "nuclens"))
+]
 SHAPE = (20, 30)
 
 
