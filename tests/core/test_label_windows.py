@@ -76,6 +76,12 @@ def test_claims_that_no_slide_could_meet_are_told() -> None:
         LabelWindows(PATH, (10**6, 10**6), lambda box: np.zeros((1, 1)))
 
 
+def test_pictures_are_told_from_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_windows, "_MOST", 100)
+    with pytest.raises(DataError, match=r"^a\.ome\.tif: more than 100 labels; .* is it a picture\?"):
+        windows(np.arange(21 * 21).reshape(21, 21)).instances()
+
+
 def test_a_label_all_over_the_slide_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.zeros((50, 50), np.uint8)
     labels[[0, 49], [0, 49]] = 9

@@ -21,6 +21,7 @@ from nuclens.core.types import Frame, Instances
 
 _SIDE = 2048  # px, of the windows whose labels are traced together
 _LARGEST = 1 << 38  # px; even nearly empty ones take seconds to walk through
+_MOST = 1 << 24  # labels, each counted in every window it reaches into; slides have a few million nuclei
 _Traced = tuple[Int64[np.ndarray, "n"], Float32[np.ndarray, "v 2"], Int64[np.ndarray, "ends"], UInt8[np.ndarray, "n"]]
 
 
@@ -103,7 +104,7 @@ def _windows(shape: tuple[int, int]) -> Iterator[Box]:
 
 def _boxes(source: LabelWindows) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n 4"]]:
     """Every id, ascending, and first row and column, end row and column of its pixels."""
-    found = [(np.zeros(0, np.int64), np.zeros((0, 4), np.int64))]
+    found, pieces = [(np.zeros(0, np.int64), np.zeros((0, 4), np.int64))], 0
     for box in _windows(source.shape):
         if source.blank is not None and source.blank(box):
             continue
@@ -120,6 +121,9 @@ def _boxes(source: LabelWindows) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarr
         last = first + np.diff(starts)[inside]
         ids, edges = _around(values[inside].astype(np.int64), np.stack([rows, first, rows + 1, last], axis=1))
         found.append((ids, edges + np.array(box[:2] * 2)))
+        pieces += len(ids)
+        if pieces > _MOST:
+            raise DataError(f"{source.path}: more than {_MOST:,} labels; wanted those of nuclei: is it a picture?")
     return _around(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
 
