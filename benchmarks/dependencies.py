@@ -67,6 +67,9 @@ In all {train_count} packages more, {train_mb:.0f} MB.
 Dask's scheduler and workers, and cryptography, by which those of one machine talk; `nuclens[cucim]` cuCIM, which reads
 TIFF.
 
+`nuclens[spatialdata]` adds SpatialData with AnnData and GeoPandas, for one format. It takes setuptools below 81, since
+xarray-schema, which SpatialData needs, imports `pkg_resources`.
+
 {formats}
 """
 FORMATS = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nuclens.core.errors import DataError, InputError, UnknownPluginError
-from nuclens.core.suffixes import FORMATS, format_to_read, format_to_write
+from nuclens.core.suffixes import FORMATS, format_to_read, format_to_write, is_result_folder
 from nuclens.core.types import Frame, no_instances, read_instances
 
 
@@ -18,7 +18,11 @@ from nuclens.core.types import Frame, no_instances, read_instances
         ("a.geojson", "geojson"),
         ("a.geojson.gz", "geojson"),
         ("label.tif", "labels"),
-        ("case.OME.TIFF", "labels"),
+        ("case.OME.TIFF", "ome_tiff"),
+        ("case.ome.tif", "ome_tiff"),
+        ("case.ome.zarr", "ome_zarr"),
+        ("case.v05.ome.zarr", "ome_zarr_05"),
+        ("case.spatialdata.zarr", "spatialdata"),
         ("a.png", "png16"),
         ("label.npy", "npy"),
         ("a.pannuke.npy", "pannuke"),
@@ -36,6 +40,21 @@ from nuclens.core.types import Frame, no_instances, read_instances
 )
 def test_suffixes_pick_formats(name: str, wanted: str) -> None:
     assert format_to_write(Path(name)) is FORMATS.get(wanted)
+
+
+def test_a_folder_is_a_result_by_its_name(tmp_path: Path) -> None:
+    for name, wanted in (("a.ome.zarr", True), ("A.ZARR", True), ("a.tif", False), ("run", False)):
+        (tmp_path / name).mkdir()
+        assert is_result_folder(tmp_path / name) == wanted
+        assert not is_result_folder(tmp_path / "none" / name)
+
+
+def test_the_longest_ending_decides_whatever_is_in_it(tmp_path: Path) -> None:
+    """Only of formats that share it the content is looked at."""
+    for name, wanted in (("a.ome.tif", "ome_tiff"), ("a.tif", "labels"), ("a.ome.zarr", "ome_zarr")):
+        assert format_to_read(tmp_path / name) is FORMATS.get(wanted)
+    with pytest.raises(DataError, match="there is no such file or folder"):
+        format_to_read(tmp_path / "a.zarr")
 
 
 def test_pictures_are_not_read_back(tmp_path: Path) -> None:

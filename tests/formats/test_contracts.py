@@ -2,14 +2,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from nuclens.core.suffixes import FORMATS
+from nuclens.core.suffixes import FORMATS, is_folder
 from nuclens.core.types import Instances
 from nuclens.testing import formats, nuclei
-from nuclens.testing.formats import FormatContract, WriterContract
+from nuclens.testing.formats import FolderContract, FormatContract, WriterContract
+
+# What libraries say of damaged folders before they give up.
+QUIET = (
+    "ignore:Object at:UserWarning",
+    "ignore:.* names are not unique:UserWarning",
+    "ignore:Element .* was written without:PendingDeprecationWarning",
+)
 
 
 class TestGeoParquet(FormatContract):
@@ -66,6 +74,28 @@ class TestCsv(FormatContract):
 
 class TestLabels(FormatContract):
     name = "labels"
+
+
+class TestOmeTiff(FormatContract):
+    name = "ome_tiff"
+
+
+class TestOmeZarr(FolderContract):
+    name = "ome_zarr"
+
+
+class TestOmeZarr05(FolderContract):
+    name = "ome_zarr_05"
+
+
+@pytest.mark.filterwarnings(*QUIET)
+class TestSpatialData(FolderContract):
+    name = "spatialdata"
+
+    @pytest.fixture(autouse=True)
+    def _installed(self) -> None:
+        if find_spec("spatialdata") is None:
+            pytest.skip("spatialdata is not installed: nuclens[spatialdata] brings it")
 
 
 class TestPng16(FormatContract):
@@ -134,3 +164,4 @@ def test_every_format_is_under_contract() -> None:
     for suite in suites:
         if hasattr(suite, "name"):
             assert issubclass(suite, FormatContract) == hasattr(FORMATS.get(suite.name), "read")
+            assert issubclass(suite, FolderContract) == is_folder(FORMATS.get(suite.name))

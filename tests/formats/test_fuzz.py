@@ -22,15 +22,22 @@ from nuclens.core.errors import NuclensError
 from nuclens.core.predictions import Prediction
 from nuclens.core.records import from_outlines
 from nuclens.core.schema import UNTYPED
-from nuclens.core.suffixes import FORMATS
+from nuclens.core.suffixes import FORMATS, is_folder
 from nuclens.core.types import Frame, Instances
 
+# What libraries say of damaged folders before they give up.
+QUIET = (
+    "ignore:Object at:UserWarning",
+    "ignore:.* names are not unique:UserWarning",
+    "ignore:Element .* was written without:PendingDeprecationWarning",
+)
 MOST_BYTES, MOST_SECONDS = 400 << 20, 60.0  # a hang, however loaded the machine is
 READ = [
     name
     for name in FORMATS.names()
     if hasattr(FORMATS.get(name), "read") and find_spec(getattr(FORMATS.get(name), "needs", "nuclens"))
 ]
+FOLDERS = [name for name in READ if is_folder(FORMATS.get(name))]
 TEXTS = ("geojson", "csv", "hovernet_json", "cellvit", "tiatoolbox", "coco", "coco_results")
 VALUES = (
     *("-1", "0.5", "1e308", "1e999", "NaN", "null", "true", "[]", "{}", '"x"', "[[[]]]", '""', "\x00", "\n"),
@@ -124,13 +131,27 @@ MUTATIONS: tuple[Mutation, ...] = (cut, flipped, overwritten, repeated, missing)
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 @pytest.mark.parametrize("mutation", MUTATIONS)
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", sorted({*READ} - {*FOLDERS}))
 def test_damaged_files(name: str, mutation: Mutation, tmp_path: Path) -> None:
     path = sample(tmp_path, name)
     whole, rng = path.read_bytes(), np.random.default_rng(len(name))
     for _ in range(15):
         path.write_bytes(mutation(whole, rng))
         check(name, path)
+
+
+@pytest.mark.filterwarnings(*QUIET)
+@pytest.mark.parametrize("mutation", MUTATIONS)
+@pytest.mark.parametrize("name", FOLDERS)
+def test_damaged_folders(name: str, mutation: Mutation, tmp_path: Path) -> None:
+    path = sample(tmp_path, name)
+    files = sorted(part for part in path.rglob("*") if part.is_file() and part.stat().st_size)
+    rng = np.random.default_rng(len(name))
+    for file in rng.permutation(np.array(files, object))[:15]:
+        whole = file.read_bytes()
+        file.write_bytes(mutation(whole, rng))
+        check(name, path)
+        file.write_bytes(whole)
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -190,6 +190,19 @@ def test_only_the_formats_asked_for(
     assert sorted(outcome.record["files"]) == sorted(left)
 
 
+def test_results_that_are_folders_are_put_in_place_whole(images: Path, tmp_path: Path, options: BatchOptions) -> None:
+    folder, names = tmp_path / "out" / "a", ("ome_tiff", "ome_zarr")
+    before = [segment_files([images / "a.png"], tmp_path / "out", varied(options, formats=names)), files(folder)]
+    assert {path.name for path in folder.iterdir()} == {"instances.ome.tif", "instances.ome.zarr", "run.json"}
+    assert [len(read_instances(folder / f"instances.{name}")) for name in ("ome.tif", "ome.zarr")] == [1, 1]
+    (folder / ".0a1b2c3d-instances.ome.zarr").mkdir()
+    again = varied(options, formats=names, overwrite=True)
+    after = [segment_files([images / "a.png"], tmp_path / "out", again), files(folder)]
+    assert before[1] == after[1]
+    segment_files([images / "a.png"], tmp_path / "out", varied(options, formats=("csv",), overwrite=True))
+    assert {path.name for path in folder.iterdir()} == {"instances.csv", "run.json"}
+
+
 @pytest.mark.parametrize(
     ("name", "near"), [("geojsn", "geojson"), ("overlya", "overlay"), ("x", "csv, dicom_ann, geojson")]
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
@@ -38,7 +39,7 @@ def test_it_looks_for_all_that_the_package_asks_for() -> None:
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
 
     def names(requirements: list[str]) -> list[str]:
-        return [part.partition(">")[0] for part in requirements if not part.startswith("nuclens")]
+        return [re.split("[<>]", part)[0] for part in requirements if not part.startswith("nuclens")]
 
     assert sorted(module.LIGHT) == sorted(names(project["dependencies"]))
     for extra, packages in module.EXTRAS.items():

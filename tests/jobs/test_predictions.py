@@ -74,7 +74,7 @@ def test_plain_endings_and_tails(plugin: str, tmp_path: Path) -> None:
     check(tmp_path)
 
 
-@pytest.mark.parametrize("plugin", ["geoparquet", "geojson", "labels", "cellvit"])
+@pytest.mark.parametrize("plugin", ["geoparquet", "geojson", "labels", "ome_tiff", "ome_zarr", "cellvit"])
 def test_a_run_has_a_folder_for_each_image(plugin: str, tmp_path: Path) -> None:
     suffix = FORMATS.get(plugin).suffix
     for name in NAMES:

@@ -188,8 +188,18 @@ def paint(
     vertices: Float32[np.ndarray, "v 2"],
     offsets: Int64[np.ndarray, "ends"],
     ids: Int64[np.ndarray, "ends-1"],
+    origin: tuple[int, int] = (0, 0),
+    step: int = 1,
 ) -> None:
     """Draw simple polygons into a label map, as `rasterise` does: where they overlap the first keeps the pixel.
+
+    Args:
+        labels: Is drawn into.
+        vertices: Of all polygons.
+        offsets: Where each begins.
+        ids: Label of each.
+        origin: Pixel of the polygons' grid that is the first of `labels`: of a large map a part can be drawn.
+        step: Of so many pixels one is in `labels`, in either direction: what is drawn is `whole[::step, ::step]`.
 
     Example:
         >>> labels = np.full((1, 4), 7, np.int32)
@@ -197,17 +207,22 @@ def paint(
         >>> labels
         array([[7, 2, 2, 7]], dtype=int32)
     """
-    pixels, ends = enclosed(vertices, offsets, labels.shape)
+    pixels, ends = enclosed(vertices, offsets, labels.shape, origin, step)
     # A pixel that occurs more than once keeps what is assigned last, the first ring's label.
     labels.reshape(-1)[pixels[::-1]] = np.repeat(ids.astype(np.int32), np.diff(ends))[::-1]
 
 
 def enclosed(
-    vertices: Float32[np.ndarray, "v 2"], offsets: Int64[np.ndarray, "ends"], shape: tuple[int, ...]
+    vertices: Float32[np.ndarray, "v 2"],
+    offsets: Int64[np.ndarray, "ends"],
+    shape: tuple[int, ...],
+    origin: tuple[int, int] = (0, 0),
+    step: int = 1,
 ) -> tuple[Int64[np.ndarray, "p"], Int64[np.ndarray, "ends"]]:
     """Flat positions of the pixels whose centre is in each simple polygon, in reading order, one polygon after another.
 
-    Those of ring k are `pixels[ends[k]:ends[k + 1]]`; which centres on edges count is as in `rasterise`.
+    Those of ring k are `pixels[ends[k]:ends[k + 1]]`; which centres on edges count is as in `rasterise`, which pixels
+    there are as in `paint`.
 
     Example:
         >>> triangle = np.array([[0, 0], [3, 3], [3, 0]], np.float32)
@@ -215,7 +230,7 @@ def enclosed(
         (array([3, 6, 7]), array([0, 3]))
     """
     height, width = shape
-    rings, rows, columns = _crossings(vertices, offsets, (height, width))
+    rings, rows, columns = _crossings(vertices, offsets, (height, width), origin, step)
     # Sorted, crossings pair up to enter and leave a ring along a row.
     crossings = np.sort((rings * height + rows) * (width + 1) + columns)
     enter, leave = crossings[0::2], crossings[1::2]
@@ -227,7 +242,11 @@ def enclosed(
 
 
 def _crossings(
-    vertices: Float32[np.ndarray, "v 2"], offsets: Int64[np.ndarray, "ends"], shape: tuple[int, int]
+    vertices: Float32[np.ndarray, "v 2"],
+    offsets: Int64[np.ndarray, "ends"],
+    shape: tuple[int, int],
+    origin: tuple[int, int],
+    step: int,
 ) -> tuple[Int64[np.ndarray, "c"], Int64[np.ndarray, "c"], Int64[np.ndarray, "c"]]:
     """Ring, row, and first column right of the edge, for every edge and every row of pixel centres it crosses."""
     begin = vertices.astype(np.float64)
@@ -235,14 +254,21 @@ def _crossings(
     # An edge that two polygons share must round alike in both, so all edges are taken downwards.
     upward = (begin[:, 0] > end[:, 0])[:, None]
     high, low = np.where(upward, end, begin), np.where(upward, begin, end)
-    first, last = (np.clip(np.ceil(row - 0.5), 0, shape[0]).astype(np.int64) for row in (high[:, 0], low[:, 0]))
+    first, last = (_cut(row, origin[0], step, shape[0]) for row in (high[:, 0], low[:, 0]))
     counts = last - first
     edges = np.repeat(np.arange(len(counts)), counts)
     rows = first[edges] + ramps(counts)
     slopes = (low[edges, 1] - high[edges, 1]) / (low[edges, 0] - high[edges, 0])
-    columns = high[edges, 1] + (rows + 0.5 - high[edges, 0]) * slopes
+    # Positions stay those of the whole grid, so that every part of it rounds alike.
+    columns = high[edges, 1] + (origin[0] + rows * step + 0.5 - high[edges, 0]) * slopes
     rings = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[edges]
-    return rings, rows, np.clip(np.ceil(columns - 0.5), 0, shape[1]).astype(np.int64)
+    return rings, rows, _cut(columns, origin[1], step, shape[1])
+
+
+def _cut(places: Float64[np.ndarray, "n"], origin: int, step: int, side: int) -> Int64[np.ndarray, "n"]:
+    """First row or column of a part of the grid whose pixel centres lie at or beyond each place."""
+    beyond = np.ceil(places - 0.5) - origin
+    return np.clip(np.ceil(beyond / step) if step > 1 else beyond, 0, side).astype(np.int64)
 
 
 def polygon_areas(

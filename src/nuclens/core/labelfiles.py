@@ -84,10 +84,19 @@ def page_pixels(path: Path, page: Any) -> Shaped[np.ndarray, "..."]:
         DataError: They are too many, or packed so that ids changed.
     """
     need_few(path, page.shape)
-    if page.compression in _LOSSY:
-        raise DataError(f"{path}: labels packed as a photograph, which changes ids; wanted a lossless TIFF")
+    need_lossless(path, page)
     pixels: Shaped[np.ndarray, "..."] = page.asarray()
     return pixels
+
+
+def need_lossless(path: Path, page: Any) -> None:
+    """Check that a page of an open TIFF is packed so that ids stay what they are.
+
+    Raises:
+        DataError: It is not.
+    """
+    if page.compression in _LOSSY:
+        raise DataError(f"{path}: labels packed as a photograph, which changes ids; wanted a lossless TIFF")
 
 
 def _npy(path: Path) -> Shaped[np.ndarray, "..."]:

@@ -116,6 +116,22 @@ def areas(labels: Int32[np.ndarray, "h w"], n: int) -> Int64[np.ndarray, "{n}"]:
     return np.bincount(labels.reshape(-1), minlength=n + 1)[1:]
 
 
+def first_values(
+    labels: Int32[np.ndarray, "h w"], values: Shaped[np.ndarray, "h w"], n: int
+) -> Shaped[np.ndarray, "{n}+1"]:
+    """What another map has at the first pixel, in reading order, of label k at k; 0 for 0 and labels without pixels.
+
+    Example:
+        >>> first_values(np.array([[0, 2, 2]], np.int32), np.array([[9, 8, 7]]), n=2)
+        array([0, 0, 8])
+    """
+    found = np.zeros(n + 1, values.dtype)
+    inside = np.flatnonzero(labels)[::-1]
+    # Of several that are assigned to one label the last one stays.
+    found[labels.reshape(-1)[inside]] = values.reshape(-1)[inside]
+    return found
+
+
 def boundaries(labels: Int32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Where a pixel differs from one of its four neighbours: both sides of every outline, touching nuclei included.
 

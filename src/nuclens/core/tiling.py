@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64
+from jaxtyping import Bool, Int32, Int64, Shaped
 
 from nuclens.core.errors import InputError
 
@@ -143,3 +143,19 @@ def _spans(cuts: list[int], size: int, stride: int, halo_px: int, margin_px: int
         last = -(-min(end + halo_px, size + margin_px) // stride) * stride
         spans.append((start, end, first, last))
     return spans
+
+
+def paste(
+    segment: Shaped[np.ndarray, "y x *rest"], canvas: Shaped[np.ndarray, "h w *rest"], top: int, left: int
+) -> None:
+    """Write the part of a segment that lies on the canvas, its first pixel at (top, left), which may be outside.
+
+    Example:
+        >>> canvas = np.zeros((2, 3), int)
+        >>> paste(np.array([[1, 2], [3, 4]]), canvas, -1, 2)
+        >>> canvas.tolist()
+        [[0, 0, 3], [0, 0, 0]]
+    """
+    part = segment[max(0, -top) : canvas.shape[0] - top, max(0, -left) : canvas.shape[1] - left]
+    top, left = max(0, top), max(0, left)
+    canvas[top : top + part.shape[0], left : left + part.shape[1]] = part

@@ -37,6 +37,7 @@ EXTRAS = {
     "remote": ("aiohttp", "fsspec", "s3fs"),
     "dicom": ("highdicom", "wsidicom"),
     "cucim": ("cucim-cu13",),
+    "spatialdata": ("anndata", "geopandas", "setuptools", "spatialdata"),
 }
 _FOR = {
     "train": "only for training",
@@ -46,6 +47,7 @@ _FOR = {
     "remote": "only for URLs",
     "dicom": "only for results as DICOM annotations, and for slides, of which OpenSlide reads most",
     "cucim": "only for reading TIFF by that name, on Linux",
+    "spatialdata": "only for results as SpatialData",
 }
 
 

@@ -9,14 +9,17 @@ from typing import Any
 
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.predictions import Prediction, drawn
-from nuclens.core.suffixes import FORMATS, format_to_read
+from nuclens.core.suffixes import FORMATS, format_to_read, is_folder, is_result_folder
 
 Read = Callable[[tuple[int, int] | None], Prediction]
 
 # What programs put behind the name of an image.
 TAILS = (".ome", "_label", "_labels", "_instances", "_pred", "_mask", "_masks", "_cp_masks")
 # Results of one image in a folder of its own: the first of these that is there is read.
-RESULTS = ("geoparquet", "geojson", "labels", "cellvit", "hovernet_json", "coco", "hovernet_mat", "npz", "png16", "npy")
+RESULTS = (
+    *("geoparquet", "geojson", "labels", "ome_tiff", "ome_zarr", "cellvit", "hovernet_json", "coco", "hovernet_mat"),
+    *("npz", "png16", "npy"),
+)
 _STRAY = ("Thumbs.db",)  # left by file managers, and no AnnotationStore
 _SHOWN = 10
 
@@ -46,8 +49,9 @@ def predictions(path: str | Path, names: Sequence[str], format: str | None = Non
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder; check the name")
-    found = _folder(path, format, names) if path.is_dir() else _file(path, format, names)
-    if path.is_file() and len(found) == len(names) == 1:
+    several = path.is_dir() and not is_result_folder(path, format)
+    found = _folder(path, format, names) if several else _file(path, format, names)
+    if not several and len(found) == len(names) == 1:
         return {names[0]: found[0][2]}
     return _matched(path, names, found)
 
@@ -64,7 +68,8 @@ def own_names(path: str | Path) -> Mapping[str, Read]:
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder; check the name")
-    found = _folder(path, None, ()) if path.is_dir() else _file(path, None, ())
+    several = path.is_dir() and not is_result_folder(path)
+    found = _folder(path, None, ()) if several else _file(path, None, ())
     readers: dict[str, Read] = {}
     for stem, place, read in found:
         tail = max((tail for tail in TAILS if stem.endswith(tail)), key=len, default="")
@@ -97,10 +102,11 @@ def _folder(folder: Path, name: str | None, names: Sequence[str]) -> list[tuple[
         raise DataError(f"{folder}: cannot be looked into ({error.strerror}); check its permissions") from error
     wanted = FORMATS.get(name) if name else None
     results = [wanted] if wanted else [FORMATS.get(result) for result in RESULTS]
-    of_run = [(entry, _result(entry, results)) for entry in entries if entry.is_dir()]
+    folders = [entry for entry in entries if entry.is_dir() and not is_result_folder(entry)]
+    of_run = [(entry, _result(entry, results)) for entry in folders]
     if any(result for _, result in of_run):
         return [(entry.name, entry.name, partial(_read, *result)) for entry, result in of_run if result]
-    files = [(entry, _plugin(entry, wanted)) for entry in entries if entry.is_file()]
+    files = [(entry, _plugin(entry, wanted)) for entry in entries if entry not in folders]
     known = [(entry, plugin) for entry, plugin in files if plugin is not None and "outlines" not in plugin.lost]
     kinds = {plugin.suffix: entry.name for entry, plugin in known}
     if len(kinds) > 1:
@@ -120,7 +126,7 @@ def _result(folder: Path, plugins: Iterable[Any]) -> tuple[Any, Path] | None:
     for plugin in plugins:
         own = f"instances{plugin.suffix}" if plugin.suffix.startswith(".") else plugin.suffix
         for name in (own, *getattr(plugin, "nested", ())):
-            if (folder / name).is_file():
+            if (folder / name).is_dir() if is_folder(plugin) else (folder / name).is_file():
                 return plugin, folder / name
     return None
 

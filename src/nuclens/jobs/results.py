@@ -18,7 +18,7 @@ import numpy as np
 from nuclens import __version__
 from nuclens.core.census import Census
 from nuclens.core.errors import InputError, OutputError
-from nuclens.core.files import replacing
+from nuclens.core.files import put_folder, remove, replacing
 from nuclens.core.machine import bytes_read, peak_memory
 from nuclens.core.slides import FetchedSlide
 from nuclens.core.staging import staging
@@ -40,7 +40,7 @@ USUAL = ("csv", "geojson", "geoparquet", "labels", OVERLAY)
 USUAL_SLIDE = ("csv", "geojson", "geoparquet", SUMMARY)
 DONE = "run.json"
 JOURNAL = "journal"
-HALF_WRITTEN = ".????????-*"  # what a killed process leaves of `replacing`
+HALF_WRITTEN = ".????????-*"  # what a killed process leaves of `replacing` and `replacing_folder`
 USUAL_AREA_UM2 = 20.0  # pooled medians of annotated nuclei: MoNuSeg 19 and 25, TNBC 21, CoNSeP 13
 PLAUSIBLE_AREA_UM2 = (12.0, 250.0)
 
@@ -195,7 +195,7 @@ def all_formats() -> tuple[str, ...]:
 
 
 def prepare(folder: Path, *stale: str) -> None:
-    """Make a folder, if there is none, remove files of it that match a stale pattern, and check that it takes new ones.
+    """Make a folder, if there is none, remove what in it matches a stale pattern, and check that it takes files.
 
     Raises:
         OutputError: It cannot be written to.
@@ -203,7 +203,7 @@ def prepare(folder: Path, *stale: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in [path for pattern in stale for path in folder.glob(pattern)]:
-            path.unlink()
+            remove(path)
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -229,9 +229,12 @@ def _put_in_place(staged: Path, folder: Path, files: list[str]) -> None:
     try:
         record.unlink(missing_ok=True)
         for name in set(old) - set(files):
-            (folder / name).unlink(missing_ok=True)
+            remove(folder / name)
         for name in files:
-            (staged / name).replace(folder / name)
+            if (staged / name).is_dir():
+                put_folder(staged / name, folder / name)
+            else:
+                (staged / name).replace(folder / name)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written to ({error.strerror}); give another --out") from error
 

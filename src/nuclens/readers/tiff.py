@@ -22,9 +22,10 @@ from jaxtyping import Shaped, UInt8
 from nuclens.core.errors import UnreadableImageError, UnsupportedImageError
 from nuclens.core.headers import tile_size
 from nuclens.core.levels import same_view
+from nuclens.core.ome import UNIT_UM, defines_entities, stated_pixel_um
 from nuclens.core.pixels import plausible_mpp, sample_bits, to_rgb8
 from nuclens.core.slides import file_digest, need_decodable, need_inside, reading
-from nuclens.core.tiling import Box
+from nuclens.core.tiling import Box, paste
 
 # Its complaints reach the user as our errors; without a handler Python would print them besides.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -48,15 +49,11 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
 _PLAIN = (1, 5, 8, 32946, 32773, 34925, 50000, 34926)
 _JPEG = (7, 33007)  # their decoder turns YCbCr into RGB
 _PICTURES = (*_JPEG, 33005, 34712, 50001, 34927)  # and JPEG 2000 and WebP: tiles with a size of their own
-_XML_ENTITIES = re.compile("<!(DOCTYPE|ENTITY)")
 # Vendors of files in which tiles overlap or levels are padded, by what tifffile calls them.
 _SPECIAL = {"is_ndpi": "Hamamatsu", "is_scn": "Leica", "is_bif": "Ventana", "is_philips": "Philips"}
 _APERIO_VALUE = r"^Aperio(?s:.*)\|\s*{}\s*=\s*(\d*\.?\d+(?:[eE][+-]?\d+)?)\s*(?:\||$)"
 _APERIO_POWER, _APERIO_MPP = (re.compile(_APERIO_VALUE.format(name)) for name in ("AppMag", "MPP"))
 _IMAGEJ_UNIT = re.compile(r"^unit=(\S+)$", re.MULTILINE)
-_UNIT_UM = {"m": 1e6, "cm": 1e4, "mm": 1e3, "nm": 1e-3, "inch": 25_400.0} | dict.fromkeys(
-    ("µm", "μm", "um", "micron", "microns", r"\u00B5m"), 1.0
-)
 _RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 
 
@@ -81,7 +78,7 @@ class TiffSlide:
         """
         self._path, self._file = path, file
         first = file.pages.first
-        if _XML_ENTITIES.search(first.description):
+        if defines_entities(first.description):
             raise UnreadableImageError("its metadata define XML entities, which no microscope writes; not opened")
         for mark, vendor in _SPECIAL.items():
             if getattr(first, mark):
@@ -184,7 +181,7 @@ class _Level:
             segment = kept[place] = known[place] if place in known else self._decoded(*place)
             if segment is not None:
                 layer = canvas[..., place[0] * self._depth : (place[0] + 1) * self._depth]
-                _paste(segment, layer, place[1] * self._side[0] - box[0], place[2] * self._side[1] - box[1])
+                paste(segment, layer, place[1] * self._side[0] - box[0], place[2] * self._side[1] - box[1])
         self._kept = kept
         return canvas
 
@@ -265,17 +262,10 @@ def _need_whole(page: Any, segments: int) -> None:
         raise UnreadableImageError(f"ends at byte {page.parent.filehandle.size} of {end}; copy it again")
 
 
-def _paste(segment: Shaped[np.ndarray, "y x c"], canvas: Shaped[np.ndarray, "h w c"], top: int, left: int) -> None:
-    """Write the part of a segment that lies on the canvas, its first pixel at (top, left)."""
-    part = segment[max(0, -top) : canvas.shape[0] - top, max(0, -left) : canvas.shape[1] - left]
-    top, left = max(0, top), max(0, left)
-    canvas[top : top + part.shape[0], left : left + part.shape[1]] = part
-
-
 def _pixel_um(page: Any) -> tuple[float, float] | None:
     """Width and height of a pixel in micrometres, as far as the file states them in a unit."""
     text = page.description
-    if "<OME" in text and (stated := _ome_pixel_um(text, page)):
+    if "<OME" in text and (stated := stated_pixel_um(text, page.imagelength, page.imagewidth)):
         return stated
     if found := _APERIO_MPP.search(text):
         return float(found[1]), float(found[1])
@@ -283,20 +273,10 @@ def _pixel_um(page: Any) -> tuple[float, float] | None:
     if text.startswith("ImageJ=") and (found := _IMAGEJ_UNIT.search(text)):
         unit = found[1]
     ratios = page.tags.valueof(282), page.tags.valueof(283)
-    if unit not in _UNIT_UM or None in ratios or 0 in (*ratios[0], *ratios[1]):
+    if unit not in UNIT_UM or None in ratios or 0 in (*ratios[0], *ratios[1]):
         return None
-    x, y = (_UNIT_UM[unit] * below / above for above, below in ratios)
+    x, y = (UNIT_UM[unit] * below / above for above, below in ratios)
     return x, y
-
-
-def _ome_pixel_um(xml: str, page: Any) -> tuple[float, float] | None:
-    size = (str(page.imagewidth), str(page.imagelength))
-    for pixels in ElementTree.fromstring(xml).iterfind(".//{*}Pixels"):
-        x, y = (pixels.get(f"PhysicalSize{axis}") for axis in "XY")
-        units = [_UNIT_UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "XY"]
-        if (pixels.get("SizeX"), pixels.get("SizeY")) == size and x and y and units[0] and units[1]:
-            return float(x) * units[0], float(y) * units[1]
-    return None
 
 
 PLUGIN = TiffReader()

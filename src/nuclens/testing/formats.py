@@ -1,4 +1,4 @@
-"""What every format plug-in has to pass: subclass `FormatContract`, set `name`, and let pytest collect it."""
+"""What every format plug-in has to pass: subclass `FormatContract`, or `FolderContract`, and set `name`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxtyping import Float32
 
 from nuclens.core.errors import DataError, InputError, OutputError
 from nuclens.core.predictions import drawn
-from nuclens.core.suffixes import FORMATS, format_to_read
+from nuclens.core.suffixes import FORMATS, format_to_read, is_result_folder
 from nuclens.core.types import Instances, concatenate
 from nuclens.testing.nuclei import CASES, SHAPE, made, moved, read_only
 
@@ -29,6 +29,8 @@ LOSSES = {
     "leaves": "which leaf classes types gather",
     **dict.fromkeys(("ids", "anchors", "types", "scores", "probabilities", "measurements", "metadata"), "that column"),
 }
+_Content = bytes | dict[str, bytes]
+_TRIED = 12  # files of a folder that are damaged or moved
 _CENTROID = 0.01  # px, by which a centroid made from a written outline may differ
 
 
@@ -59,7 +61,7 @@ class WriterContract:
         """Neither time nor place shows in a file."""
         (tmp_path / "elsewhere").mkdir()
         first, second = self._write(tmp_path, made(50)), self._write(tmp_path / "elsewhere", made(50))
-        assert first.read_bytes() == second.read_bytes()
+        assert _content(first) == _content(second)
 
     def test_parts_do_not_show(self, tmp_path: Path) -> None:
         """However a result is cut, with empty parts in between, the file is that of the whole."""
@@ -68,42 +70,45 @@ class WriterContract:
             return
         for case, count in (("many", 54), ("unknown", 9), ("empty", 0)):
             whole = CASES[case]()
-            wanted = self._write(tmp_path, whole).read_bytes()
+            wanted = _content(self._write(tmp_path, whole))
             for cuts in rng.integers(0, count + 1, (4, 6)):
                 ends = [0, *sorted(cuts.tolist()), count]
                 parts = (whole[begin:end] for begin, end in pairwise(ends))
                 plugin.write_parts(self._path(tmp_path), parts)
-                assert self._path(tmp_path).read_bytes() == wanted
+                assert _content(self._path(tmp_path)) == wanted
 
-    def test_replaces_a_file_whole(self, tmp_path: Path) -> None:
-        """An old file goes, and nothing else is left in the folder."""
-        target = self._path(tmp_path)
-        target.write_bytes(b"old" * 100_000)
+    def test_replaces_an_old_result_whole(self, tmp_path: Path) -> None:
+        """An old result goes, and nothing else is left in the folder."""
+        target, elsewhere = self._path(tmp_path), tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        self._old(target)
         path = self._write(tmp_path, made(3))
-        assert b"oldold" not in path.read_bytes()
-        assert list(tmp_path.iterdir()) == [path]
+        assert _content(path) == _content(self._write(elsewhere, made(3)))
+        assert sorted(tmp_path.iterdir()) == sorted([path, elsewhere])
 
-    def test_half_a_file_is_never_visible(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_half_a_result_is_never_visible(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Until all bytes are on the disk, the name has the old content."""
         target = self._path(tmp_path)
-        target.write_bytes(b"old")
+        old = self._old(target)
         seen, fsync = [], os.fsync
 
         def watched(handle: int) -> None:
-            seen.append(target.read_bytes())
+            seen.append(_content(target))
             fsync(handle)
 
         monkeypatch.setattr(os, "fsync", watched)
         self._write(tmp_path, made(20))
-        assert seen[0] == b"old"
+        assert seen[0] == old
+        # The last wait is for the new name.
+        assert all(content == old for content in seen[:-1])
 
     @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()], ids=["full", "stopped"])
-    def test_failing_leaves_the_old_file(
+    def test_failing_leaves_the_old_result(
         self, failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """When the disk is full or the user stops, the old file is whole and no other is left."""
+        """When the disk is full or the user stops, the old result is whole and no other is left."""
         target = self._path(tmp_path)
-        target.write_bytes(b"old")
+        old = self._old(target)
 
         def fail(_: int) -> NoReturn:
             raise failure
@@ -114,13 +119,13 @@ class WriterContract:
         assert isinstance(caught.value, KeyboardInterrupt) or str(caught.value).startswith(
             f"{target}: the disk is full"
         )
-        assert target.read_bytes() == b"old"
+        assert _content(target) == old
         assert list(tmp_path.iterdir()) == [target]
 
-    def test_a_place_that_takes_no_file_is_told(self, tmp_path: Path) -> None:
+    def test_a_place_that_takes_no_result_is_told(self, tmp_path: Path) -> None:
         """No such folder, a file for a folder, a folder for a file: one clear line each."""
         (tmp_path / "file").write_text("x")
-        self._path(tmp_path).mkdir()
+        self._obstruct(self._path(tmp_path))
         for folder in (tmp_path / "missing", tmp_path / "file", tmp_path):
             with pytest.raises(OutputError) as caught:
                 self._write(folder, made(2))
@@ -132,6 +137,15 @@ class WriterContract:
     def _write(self, folder: Path, instances: Instances) -> Path:
         FORMATS.get(self.name).write(self._path(folder), read_only(instances))
         return self._path(folder)
+
+    def _old(self, target: Path) -> _Content:
+        """Content of an older result, which is put there."""
+        target.write_bytes(b"old" * 100_000)
+        return _content(target)
+
+    def _obstruct(self, target: Path) -> None:
+        """Put something there that no result can take the place of."""
+        target.mkdir()
 
 
 class FormatContract(WriterContract):
@@ -201,9 +215,9 @@ class FormatContract(WriterContract):
         """What was read writes the same file, if nothing is lost."""
         plugin = FORMATS.get(self.name)
         path = self._write(tmp_path, made(30))
-        before = path.read_bytes()
+        before = _content(path)
         plugin.write(path, plugin.read(path))
-        assert plugin.lost or path.read_bytes() == before
+        assert plugin.lost or _content(path) == before
 
     def test_bad_files_are_told(self, tmp_path: Path) -> None:
         """What is no file of the format is a `DataError` of one line, path first."""
@@ -249,6 +263,109 @@ class FormatContract(WriterContract):
         else:
             back = FORMATS.get(self.name).read(path)
             assert (len(back), len(back.vertices)) == (2, 0)
+
+
+class FolderContract(FormatContract):
+    """The promises of a format whose results are folders; it has `folder` set.
+
+    What is read are the files in the folder, not what links lead to. Only a
+    folder that is such a result, or empty, is ever replaced.
+    """
+
+    def test_says_that_it_is_a_folder(self, tmp_path: Path) -> None:
+        """By the plug-in, by the name, and by what is written."""
+        assert FORMATS.get(self.name).folder
+        assert is_result_folder(self._write(tmp_path, made(2)))
+
+    def test_bad_files_are_told(self, tmp_path: Path) -> None:
+        """A folder with nothing in it, or with anything else, is a `DataError` of one line, path first."""
+        path = self._path(tmp_path)
+        path.mkdir()
+        for content in (None, b"", b"{", b"hello\n"):
+            if content is not None:
+                (path / "image.png").write_bytes(content)
+            with pytest.raises(DataError) as caught:
+                FORMATS.get(self.name).read(path)
+            _one_line(caught.value, path)
+
+    def test_no_file_is_told(self, tmp_path: Path) -> None:
+        """A missing folder, or a file, is a `DataError`."""
+        path = self._path(tmp_path)
+        for make in (path.exists, path.touch):
+            make()
+            with pytest.raises(DataError) as caught:
+                FORMATS.get(self.name).read(path)
+            _one_line(caught.value, path)
+
+    def test_damage_is_told_or_harmless(self, tmp_path: Path) -> None:
+        """A folder in which a file is missing, cut short or wrong gives a `DataError` or nuclei, no other failure."""
+        path = self._write(tmp_path, made(12))
+        rng = np.random.default_rng(1)
+        for file in _some(path, rng):
+            whole = file.read_bytes()
+            damaged = [None, b"", b"{", whole[: len(whole) // 2]]
+            for place in rng.integers(max(1, len(whole)), size=2 if whole else 0):
+                damaged.append(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+            for content in damaged:
+                file.unlink() if content is None else file.write_bytes(content)
+                try:
+                    assert isinstance(FORMATS.get(self.name).read(path), Instances)
+                except DataError as error:
+                    _one_line(error, path)
+            file.write_bytes(whole)
+
+    def test_links_that_lead_out_are_not_followed(self, tmp_path: Path) -> None:
+        """A file that lies elsewhere is told, or not looked into."""
+        path, refused = self._write(tmp_path, made(12)), 0
+        for number, file in enumerate(_some(path, np.random.default_rng(2))):
+            outside, whole = tmp_path / str(number), file.read_bytes()
+            file.rename(outside)
+            file.symlink_to(outside)
+            try:
+                FORMATS.get(self.name).read(path)
+            except DataError as error:
+                _one_line(error, path)
+                refused += 1
+            else:
+                outside.write_bytes(b"other")
+                assert len(FORMATS.get(self.name).read(path)) == 12
+            file.unlink()
+            file.write_bytes(whole)
+        assert refused
+
+    def test_other_folders_are_kept(self, tmp_path: Path) -> None:
+        """A folder with anything but such a result in it is not replaced, an empty one is."""
+        path = self._path(tmp_path)
+        path.mkdir()
+        self._write(tmp_path, made(2))
+        elsewhere = path.rename(tmp_path / "elsewhere")
+        path.mkdir()
+        (path / "slide.svs").write_bytes(b"precious")
+        with pytest.raises(OutputError, match="which are kept") as caught:
+            self._write(tmp_path, made(2))
+        _one_line(caught.value, path)
+        assert (path / "slide.svs").read_bytes() == b"precious"
+        assert sorted(tmp_path.iterdir()) == sorted([elsewhere, path])
+
+    def _old(self, target: Path) -> _Content:
+        FORMATS.get(self.name).write(target, made(7))
+        return _content(target)
+
+    def _obstruct(self, target: Path) -> None:
+        target.write_text("x")
+
+
+def _content(path: Path) -> _Content:
+    """Bytes of a file, or of every file of a folder by its name there."""
+    if not path.is_dir():
+        return path.read_bytes()
+    return {str(part.relative_to(path)): part.read_bytes() for part in sorted(path.rglob("*")) if part.is_file()}
+
+
+def _some(folder: Path, rng: np.random.Generator) -> list[Path]:
+    """Some of the files in a folder, at most as many as are tried in a few seconds."""
+    files = sorted(part for part in folder.rglob("*") if part.is_file())
+    return [files[place] for place in rng.permutation(len(files))[:_TRIED]]
 
 
 def _same(got: Instances, wanted: Instances, lost: tuple[str, ...]) -> None:
