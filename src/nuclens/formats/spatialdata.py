@@ -31,7 +31,7 @@ from nuclens.core.records import (
     need_outlines,
     parse_header,
 )
-from nuclens.core.types import Instances, concatenate, no_instances
+from nuclens.core.types import Instances, no_instances
 from nuclens.core.zarr_folders import V2_ARRAY, V3, root_keys
 
 EXTRA = "spatialdata"
@@ -93,17 +93,6 @@ class SpatialData:
             temporary.rmdir()
             with _unsharded():
                 found.write(temporary)
-
-    def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
-        """Write a result that comes in parts, all of which are in memory together, since the library wants them so.
-
-        Raises:
-            InputError: A nucleus has no outline, or the parts do not belong together.
-            OutputError: The folder cannot be written, or holds something else.
-            MissingExtraError: SpatialData is not installed.
-        """
-        first, *others = parts
-        self.write(path, replace(concatenate([first, *others]), metadata=first.metadata))
 
     def read(self, path: Path) -> Instances:
         """Read a result, or the polygons of any SpatialData.

@@ -130,6 +130,9 @@ class Results:
             write_heatmap(staged / "heatmap.png", nuclei, view_of(picture))
             return "heatmap.png"
         if name == OVERLAY:
+            height, width = picture.frame.height, picture.frame.width
+            if height * width > PLAIN_PIXELS:
+                raise InputError(f"{height} x {width} pixels; it holds at most {PLAIN_PIXELS // 10**6} megapixels")
             _write_overlay(staged / "overlay.png", picture, self._whole(picture))
             return "overlay.png"
         plugin = FORMATS.get(name)
@@ -141,14 +144,7 @@ class Results:
         return file
 
     def _whole(self, picture: Picture) -> Instances:
-        """All nuclei in memory.
-
-        Raises:
-            InputError: The frame is larger than plain images may be.
-        """
-        height, width = picture.frame.height, picture.frame.width
-        if height * width > PLAIN_PIXELS:
-            raise InputError(f"{height} x {width} pixels; it holds at most {PLAIN_PIXELS // 10**6} megapixels")
+        """All nuclei in memory, for what cannot do with less."""
         return concatenate(list(self.segmenter.result(picture)))
 
     def _record(self, picture: Picture, census: Census) -> dict[str, Any]:
