@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,11 +114,12 @@ def kills(region: Path, scratch: Path, _: int) -> dict[str, Any]:
         # Whenever a few tiles were done, so that the run gets on; workers that have only just begun are killed too.
         goal = 3
         while len(killed) < KILLS and not over.wait(chance.uniform(0, 0.5)):
-            workers = [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
-            if workers and watch.done >= goal:
-                chance.choice(workers).kill()
-                killed.append(watch.done)
-                goal = watch.done + chance.randrange(1, 8)
+            with suppress(psutil.Error):  # one that has ended by itself meanwhile
+                workers = [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
+                if workers and watch.done >= goal:
+                    chance.choice(workers).kill()
+                    killed.append(watch.done)
+                    goal = watch.done + chance.randrange(1, 8)
 
     setattr(cluster, "LocalCluster", Watched)  # noqa: B010 - which is not ours to export
     thread = threading.Thread(target=kill)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,10 +155,11 @@ def test_workers_killed_at_random(
 
     def kill() -> None:
         while len(killed) < 4 and not over.wait(chance.uniform(0, 3)):
-            workers = [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
-            if workers and watch.done > 3:
-                killed.append(chance.choice(workers))
-                killed[-1].kill()
+            with suppress(psutil.Error):  # one that has ended by itself meanwhile
+                workers = [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
+                if workers and watch.done > 3:
+                    killed.append(chance.choice(workers))
+                    killed[-1].kill()
 
     killed: list[psutil.Process] = []
     monkeypatch.setattr("nuclens.jobs.cluster.LocalCluster", Watched)
