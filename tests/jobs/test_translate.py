@@ -25,9 +25,16 @@ def picture(folder: Path, nuclei: Instances, name: str = "geoparquet", **record:
     return folder
 
 
+def contents(path: Path) -> dict[str, bytes]:
+    """All bytes of a file or a folder, by place in it."""
+    files = [path] if path.is_file() else sorted(part for part in path.rglob("*") if part.is_file())
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
+
+
 def test_every_format_is_written_beside_the_result(tmp_path: Path) -> None:
     folder = picture(tmp_path / "a", made(54))
-    names = [name for name in FORMATS.names() if name not in ("geoparquet", "anndata", "dicom_ann")]
+    # Those behind an extra are not everywhere, and one of them takes only what was read from DICOM.
+    names = [name for name in FORMATS.names() if name != "geoparquet" and not getattr(FORMATS.get(name), "extra", "")]
     done = translate(folder, names)
     assert [one.error for one in done] == [None] * len(names)
     for one in done:
@@ -36,9 +43,10 @@ def test_every_format_is_written_beside_the_result(tmp_path: Path) -> None:
         assert one.nuclei == 54
         lost = getattr(FORMATS.get(one.format), "lost", ())
         assert len(one.notes) == bool(lost)
-        FORMATS.get(one.format).write(tmp_path / "direct", made(54))
-        if one.target.is_file() and one.format not in ("coco", "pannuke"):  # whose files hold or follow their names
-            assert one.target.read_bytes() == (tmp_path / "direct").read_bytes(), one.format
+        direct = tmp_path / one.format
+        FORMATS.get(one.format).write(direct, made(54))
+        if one.format not in ("coco", "pannuke"):  # whose files hold or follow their names
+            assert contents(one.target) == contents(direct), one.format
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert record["files"] == ["instances.parquet", *(one.target.name for one in done)]
 
