@@ -1,18 +1,22 @@
-"""Workers as Slurm jobs that come and go with the work.
+"""Workers as Slurm jobs of their own.
 
 python docs/clusters/jobqueue.py cohort.csv /shared/results
 
-Needs dask-jobqueue beside nuclens[distributed]. It runs where it is started: a login node, or a small job.
+Whatever follows is given to `nuclens segment` too. Needs dask-jobqueue beside nuclens[distributed]. It runs where it is
+started, a login node or a small job, whose address has to be reached from the nodes.
 """
 
+import subprocess
 import sys
 
 from dask_jobqueue import SLURMCluster
 
-from nuclens.cli import app
+JOBS = 4
 
 if __name__ == "__main__":
-    slides, out = sys.argv[1:]
-    with SLURMCluster(cores=8, processes=1, memory="16GB", walltime="02:00:00") as cluster:
-        cluster.adapt(minimum_jobs=1, maximum_jobs=20)
-        sys.exit(app(["segment", slides, "--out", out, "--scheduler", cluster.scheduler_address, "--threads", "2"]))
+    slides, out, *more = sys.argv[1:]
+    with SLURMCluster(cores=8, processes=1, memory="16GB", walltime="02:00:00", job_name="nuclens") as cluster:
+        # So many from first to last: one that is killed, or whose time is up, is queued again.
+        cluster.adapt(minimum_jobs=JOBS, maximum_jobs=JOBS)
+        run = ["nuclens", "segment", slides, "--out", out, "--scheduler", cluster.scheduler_address, "--threads", "2"]
+        sys.exit(subprocess.call([*run, *more]))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +27,7 @@ distributed = pytest.importorskip("distributed", reason="Dask is not installed: 
 import psutil  # noqa: E402
 from distributed.diagnostics.plugin import SchedulerPlugin  # noqa: E402
 
+from nuclens.cli import INTERRUPTED  # noqa: E402
 from nuclens.core.errors import ClusterFault, DataError, InputError, UnreadableImageError  # noqa: E402
 from nuclens.core.plan import instruction_class  # noqa: E402
 from nuclens.core.slides import open_image  # noqa: E402
@@ -79,6 +82,14 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
+def group_exists(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 class Watch(SchedulerPlugin):  # type: ignore[misc]
     """Counts tiles that workers were given, and may slow down how fast they are."""
 
@@ -101,10 +112,12 @@ def crowd(workers: int = 2, **settings: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def started(*command: str, ready: str) -> Iterator[subprocess.Popen[str]]:
+def started(*command: str, ready: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """A program of Dask's that has said that it is ready, and is killed at the end."""
     words = [sys.executable, "-m", "dask", *command]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=os.environ | (environment or {})
+    )
     try:
         assert process.stderr is not None
         assert any(ready in line for line in process.stderr), f"{command[0]} ended before it was ready"
@@ -208,6 +221,104 @@ def test_a_scheduler_that_dies_loses_what_was_under_way(
     assert [int(count) for count in re.findall(r"tiles, (\d+) of them done before", log)] == [0, kept]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no groups of processes to signal")
+def test_ctrl_c_ends_all_processes_in_a_line(slide: Path, tmp_path: Path, painted_model: Path) -> None:
+    """A terminal interrupts the workers too, which must not mind; all are of one group, which is empty at the end."""
+    command = [sys.executable, "-m", "nuclens", "segment", str(slide), "--out", str(tmp_path / "out"), "--mpp", "0.25"]
+    command += ["--model", str(painted_model), "--tile-size", "64", "--threads", "2", "--scheduler", "local:2"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    until(lambda: blocks(tmp_path / "out" / slide.stem) >= 4 or process.poll() is not None)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == INTERRUPTED
+    assert said == "interrupted; run the same command again to go on\n"
+    until(lambda: not group_exists(process.pid))
+
+
+def test_a_scheduler_behind_tls(
+    slide: Path, tmp_path: Path, painted_model: Path, options: BatchOptions, whole: dict[str, bytes]
+) -> None:
+    """Set up as docs/clusters.md says; who has no certificate is told."""
+    security, address = distributed.Security.temporary(), "tls://127.0.0.2:28787"
+    environment = {"DASK_DISTRIBUTED__COMM__TLS__CA_FILE": str(tmp_path / "ca.pem")}
+    (tmp_path / "ca.pem").write_text(security.tls_ca_file)
+    for role in ("scheduler", "worker", "client"):
+        for part in ("cert", "key"):
+            file = tmp_path / f"{role}-{part}.pem"
+            file.write_text(getattr(security, f"tls_{role}_{part}"))
+            environment[f"DASK_DISTRIBUTED__COMM__TLS__{role.upper()}__{part.upper()}"] = str(file)
+    command = [sys.executable, "-m", "nuclens", "segment", str(slide), "--out", str(tmp_path / "out"), "--mpp", "0.25"]
+    command += ["--model", str(painted_model), "--tile-size", "64", "--formats", *FORMATS, "--scheduler", address]
+    scheduler = ("scheduler", "--protocol", "tls", "--host", "127.0.0.2", "--port", "28787", "--no-dashboard")
+    worker = ("worker", address, "--host", "tls://127.0.0.3", "--nthreads", "2", "--no-dashboard", "--no-nanny")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        started(*scheduler, ready="Scheduler at", environment=environment),
+        started(*worker, ready="Registered to", environment=environment),
+    ):
+        with pytest.raises(ClusterFault, match="wanted certificates, and this command has none"):
+            segment_files([slide], tmp_path / "out", replace(options, scheduler=address))
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    assert files(tmp_path / "out" / slide.stem) == whole
+
+
+def test_two_runs_at_once_do_not_disturb_each_other(
+    slide: Path, tmp_path: Path, options: BatchOptions, whole: dict[str, bytes]
+) -> None:
+    """The second begins and ends, with the same model, while the first is under way; and nothing piles up."""
+    tasks: list[int] = []
+    with crowd() as cluster:
+        there = replace(options, scheduler=cluster.scheduler_address)
+
+        def report(_: Progress) -> None:
+            tasks.append(len(cluster.scheduler.tasks))
+            if len(tasks) == 10:
+                [second] = segment_files([slide], tmp_path / "second", there)
+                assert second.error is None
+
+        [first] = segment_files([slide], tmp_path / "first", there, report)
+        assert first.error is None
+        assert not [name for name in cluster.scheduler.worker_plugins if name.startswith("nuclens")]
+    assert files(tmp_path / "first" / slide.stem) == files(tmp_path / "second" / slide.stem) == whole
+    # Two workers of one thread have at most four tiles between them; one more may just be let go.
+    assert max(tasks) <= 6
+
+
+def test_what_a_killed_run_left_on_workers_is_cleared(slide: Path, tmp_path: Path, options: BatchOptions) -> None:
+    """A model on every worker, of a command that is no longer there to dismiss it."""
+    with crowd(1) as cluster:
+        with distributed.Client(cluster) as client:
+            tool = Tool(options.model, "openvino", "", 64)
+            client.register_plugin(Bench(tool, terms_of(tool.load(1)), client.id))
+            left = f"nuclens {client.id}"
+        assert left in cluster.scheduler.worker_plugins
+        [outcome] = segment_files([slide], tmp_path / "out", replace(options, scheduler=cluster.scheduler_address))
+        assert outcome.error is None
+        assert left not in cluster.scheduler.worker_plugins
+
+
+def test_a_crew_counts_those_that_take_tiles() -> None:
+    """Not those that were refused, or are paused because their memory is nearly full; and not the first five only."""
+    worker = {"nthreads": 2, "resources": {"ours": 2}, "status": "running"}
+    workers = {f"tcp://{k}": worker for k in range(7)}
+    workers |= {"refused": worker | {"resources": {}}, "full": worker | {"status": "paused"}}
+
+    class Client:
+        status = "running"
+
+        def scheduler_info(self, n_workers: int = 5) -> dict[str, Any]:
+            names = list(workers)[: n_workers if n_workers >= 0 else None]
+            return {"workers": {name: workers[name] for name in names}}
+
+    from nuclens.jobs.cluster import Crew
+
+    assert Crew(Client(), "here", "ours", "avx2").hands() == 14
+
+
 def test_workers_that_round_otherwise_are_refused(
     slide: Path,
     tmp_path: Path,
@@ -282,6 +393,16 @@ def test_what_is_no_scheduler_is_refused(slide: Path, tmp_path: Path, options: B
         segment_files([slide], tmp_path / "out", replace(options, scheduler=scheduler))
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"address": 8786}', '{"address": "tcp://127'])
+def test_a_file_that_no_scheduler_wrote_is_refused(
+    slide: Path, tmp_path: Path, options: BatchOptions, text: str
+) -> None:
+    file = tmp_path / "scheduler.json"
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"scheduler\.json: no address in it; wanted what"):
+        segment_files([slide], tmp_path / "out", replace(options, scheduler=str(file)))
+
+
 def test_a_scheduler_that_is_not_there_is_told(
     slide: Path, tmp_path: Path, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,7 +444,7 @@ def test_a_picture_that_is_another_on_the_worker_is_refused(slide: Path, painted
     with closing(open_image(slide)) as opened:
         picture = segmenter.picture("a", opened, 0.25)
     order = Order(str(slide), picture.plan, picture.frame, ((570, 711),))
-    bench = Bench(tool, terms_of(segmenter))
+    bench = Bench(tool, terms_of(segmenter), "here")
 
     class Worker:
         address, status = "here", None

@@ -21,6 +21,7 @@ from nuclens.core.types import Frame, Instances
 from nuclens.jobs.pictures import Picture
 from nuclens.jobs.segment import Segmenter, load_model
 
+_PREFIX = "nuclens "
 _KEPT = 4  # slides a worker keeps open beyond those it reads: as many as a run may have tiles of at once
 
 
@@ -122,10 +123,10 @@ class Bench(WorkerPlugin):  # type: ignore[misc] # distributed is taken without 
     not meet the terms never declares it, so none are sent there, whenever it joins.
     """
 
-    def __init__(self, tool: Tool, terms: Terms) -> None:
-        """Know what to load and what to ask for."""
+    def __init__(self, tool: Tool, terms: Terms, owner: str) -> None:
+        """Know what to load, what to ask for, and which client dismisses it: each has a bench of its own."""
         self.tool, self.terms = tool, terms
-        self.name = f"nuclens {terms.model[:16]} {terms.processor} {tool}"
+        self.name = f"{_PREFIX}{owner}"
 
     async def setup(self, worker: Any) -> None:
         """Load the model and say that tiles may come, or why none may."""
@@ -182,6 +183,12 @@ def do_tile(bench: str, order: Order, tile: Tile) -> Delivery:
         raise type(error)(f"{error} (on {worker.address})") from error
 
 
+def ownerless(dask_scheduler: Any) -> list[str]:
+    """Names of the benches, asked of a scheduler, whose clients are gone."""
+    names = [name for name in dask_scheduler.worker_plugins if name.startswith(_PREFIX)]
+    return [name for name in names if name.removeprefix(_PREFIX) not in dask_scheduler.clients]
+
+
 class _Slides:
     """Open slides by name; those that were not read for longest are closed first, and none while it is read."""
 
@@ -189,6 +196,7 @@ class _Slides:
         self._open: dict[str, Slide] = {}
         self._readers: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._kept = _KEPT
 
     @contextmanager
     def lent(self, order: Order) -> Iterator[Slide]:
@@ -202,16 +210,17 @@ class _Slides:
         finally:
             with self._lock:
                 self._readers[order.name] -= 1
-                self._close(_KEPT)
+                self._close()
 
     def close(self) -> None:
-        """Close all that nobody reads."""
+        """Close all, those that are read as soon as they are not."""
         with self._lock:
-            self._close(0)
+            self._kept = 0
+            self._close()
 
-    def _close(self, kept: int) -> None:
+    def _close(self) -> None:
         idle = [name for name in self._open if not self._readers[name]]
-        for name in idle[: max(0, len(idle) - kept)]:
+        for name in idle[: max(0, len(idle) - self._kept)]:
             self._open.pop(name).close()
             del self._readers[name]
 

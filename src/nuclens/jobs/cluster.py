@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
 import secrets
+import signal
+import sys
 import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -26,12 +31,12 @@ from nuclens.jobs.segment import Segmenter
 
 try:
     import dask
-    from distributed import Client, KilledWorker, LocalCluster
+    from distributed import Client, KilledWorker, LocalCluster, Status
     from distributed.comm.core import CommClosedError
     from distributed.security import Security
     from distributed.utils import silence_logging_cmgr
 
-    from nuclens.jobs.bench import Bench, Delivery, Order, Terms, Tool, do_tile, terms_of
+    from nuclens.jobs.bench import Bench, Delivery, Order, Terms, Tool, do_tile, ownerless, terms_of
 except ModuleNotFoundError as error:
     raise MissingExtraError(
         f"--scheduler needs {error.name!r}, which is not installed; `pip install 'nuclens[distributed]'` brings it"
@@ -51,8 +56,13 @@ _PATIENCE_S = 600  # for the first worker: one that a queue of jobs has to start
 _MUTE = logging.CRITICAL + 1
 _LOOK_S = 2.0  # between looks at who is there
 # The profile of every worker, taken a hundred times a second, costs more than the scheduler does. On a loaded machine a
-# worker that was killed needs a while to be back; another is begun after that.
-_SETTINGS = {"distributed.worker.profile.enabled": False, "distributed.deploy.lost-worker-timeout": "30s"}
+# worker that was killed needs a while to be back; another is begun after that. Nobody asks local ones for web pages.
+_SETTINGS = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.deploy.lost-worker-timeout": "30s",
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +89,13 @@ class Crew:
         """
         if self.client.status != "running":
             raise self.gone()
-        workers = self.client.scheduler_info()["workers"].values()
-        return sum(worker["nthreads"] for worker in workers if self.bench in worker["resources"])
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()  # some versions tell five if not asked
+        return sum(
+            worker["nthreads"]
+            for worker in workers
+            # One whose memory is nearly full is paused, and gets nothing until there is room.
+            if self.bench in worker["resources"] and worker["status"] == Status.running.name
+        )
 
     def gone(self) -> ClusterFault:
         """What is said when the scheduler does not answer any more."""
@@ -110,10 +125,12 @@ def hired(scheduler: str, tool: Tool, segmenter: Segmenter, *, mixed: bool = Fal
         stack.enter_context(silence_logging_cmgr(_MUTE))
         client = _client(stack, scheduler, segmenter.threads)
         terms = _terms(scheduler, terms_of(segmenter), _found(client, scheduler, tool), mixed=mixed)
-        bench = Bench(tool, terms)
+        bench = Bench(tool, terms, client.id)
+        for name in _left_behind(client):
+            _dismissed(client, name)
         client.subscribe_topic(bench.name, _told)
-        client.register_plugin(bench)
         stack.callback(_dismissed, client, bench.name)
+        client.register_plugin(bench)
         yield Crew(client, scheduler, bench.name, terms.processor or "mixed")
 
 
@@ -330,15 +347,18 @@ def _client(stack: ExitStack, scheduler: str, threads: int) -> Any:
         workers = int(local[1] or max(1, threads // _USUAL_THREADS))
         # Whoever reaches a scheduler can run programs as its user, and other users reach this machine's ports.
         security = Security.temporary()
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=max(1, threads // workers),
-            dashboard_address=None,
-            silence_logs=_MUTE,
-            security=security,
-            protocol="tls",
-        )
-        stack.enter_context(cluster)
+        with _unheard(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Port 8787 is already in use", UserWarning)
+            cluster = stack.enter_context(
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=max(1, threads // workers),
+                    dashboard_address=None,
+                    silence_logs=_MUTE,
+                    security=security,
+                    protocol="tls",
+                )
+            )
         # One that dies while it starts is not started again otherwise.
         cluster.adapt(minimum=workers, maximum=workers)
         return stack.enter_context(Client(cluster, security=security))
@@ -348,14 +368,54 @@ def _client(stack: ExitStack, scheduler: str, threads: int) -> Any:
             f"--scheduler {scheduler}: wanted local, local:N, an address such as tcp://10.0.0.1:8786, or the JSON file "
             f"that `dask scheduler --scheduler-file` writes"
         )
+    address = scheduler if "://" in scheduler else _address_in(file)
     try:
-        where = {"address": scheduler} if "://" in scheduler else {"scheduler_file": scheduler}
-        return stack.enter_context(Client(timeout=_ANSWER_S, **where))
+        return stack.enter_context(Client(address, timeout=_ANSWER_S))
+    except TypeError as error:
+        raise ClusterFault(
+            f"--scheduler {scheduler}: wanted certificates, and this command has none; set those that docs/clusters.md "
+            f"names under Security"
+        ) from error
     except (OSError, ValueError) as error:
         line = " ".join(str(error).split())
         raise ClusterFault(
             f"--scheduler {scheduler}: no answer ({line:.120}); start one with `dask scheduler`"
         ) from error
+
+
+def _address_in(file: Path) -> str:
+    """What a scheduler file says.
+
+    Raises:
+        InputError: It is none.
+    """
+    try:
+        written = json.loads(file.read_bytes())
+    except ValueError:
+        written = None
+    address = written.get("address") if isinstance(written, dict) else None
+    if not isinstance(address, str):
+        raise InputError(f"--scheduler {file}: no address in it; wanted what `dask scheduler --scheduler-file` writes")
+    return address
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Threads begun inside, and the processes that those start, do not hear Ctrl-C; this one does afterwards.
+
+    A terminal sends it to all processes of a command. Workers that ended by
+    themselves would write tracebacks, and be missing when they are dismissed.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    # What starts the tracker lets its thread hear again, so it has to be there before.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _found(client: Any, scheduler: str, tool: Tool) -> dict[str, Terms | str]:
@@ -400,8 +460,18 @@ def _told(event: tuple[float, dict[str, str]]) -> None:
     _log.error("worker %(address)s is refused: %(refused)s", event[1])
 
 
+def _left_behind(client: Any) -> list[str]:
+    """Benches of commands that were killed: they hold a model on every worker."""
+    try:
+        left: list[str] = client.run_on_scheduler(ownerless)
+    except ImportError:
+        # A scheduler need not have nuclens.
+        return []
+    return left
+
+
 def _dismissed(client: Any, bench: str) -> None:
-    # The scheduler may be gone, and its workers with it.
-    with suppress(OSError, TimeoutError, RuntimeError, ValueError):
+    # The scheduler may be gone, and its workers with it; or a worker, just begun, has no bench yet.
+    with suppress(OSError, TimeoutError, RuntimeError, ValueError, KeyError):
         if client.status == "running":
             client.unregister_worker_plugin(bench)
