@@ -272,7 +272,7 @@ def test_a_dicom_series_is_one_slide(tmp_path: Path, rgb: UInt8[np.ndarray, "h w
     write_dicom(tmp_path / "other.dcm", rgb, series="1.2.3.5", number=1, mpp=0.5)
     digests = set()
     for name in ("one.dcm", "two.dcm"):
-        with closing(open_image(tmp_path / name)) as slide:
+        with closing(open_image(tmp_path / name, reader="openslide")) as slide:
             assert slide.levels == ((96, 64), (24, 16))
             np.testing.assert_array_equal(slide.read((0, 0, 96, 64)), rgb)
             np.testing.assert_array_equal(slide.read((0, 0, 24, 16), 1), shrunk(rgb, 4))

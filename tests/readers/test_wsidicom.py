@@ -48,6 +48,8 @@ def test_a_series_is_one_slide_the_same_as_through_openslide(tmp_path: Path, rgb
         with closing(PLUGIN.open(tmp_path / name)) as one, closing(OPENSLIDE.open(tmp_path / name)) as other:
             assert one.levels == other.levels == ((96, 64), (24, 16))
             assert (one.power, one.digest, one.notes) == (other.power, other.digest, other.notes)
+            assert one.identifiers == other.identifiers
+            assert one.identifiers["dicom.SOPInstanceUID"].endswith(".1")  # of level 0, whichever file was named
             assert one.mpp == pytest.approx(other.mpp)
             assert one.digest == file_digest(path, tmp_path / "two.dcm")
             for level, size in enumerate(one.levels):

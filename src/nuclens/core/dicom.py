@@ -1,9 +1,13 @@
-"""Which DICOM files make up a slide: those that name the same series."""
+"""DICOM slides, whatever reads them: which files make one up, and by which names an archive knows it."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+
+# Which image of its archive a slide is, by the standard's keywords; nothing of the patient.
+IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "FrameOfReferenceUID")
+IDENTIFIED = "dicom."  # before each, in metadata
 
 _HEAD = 1 << 16  # bytes in which a file names its series
 _SERIES = re.compile(rb"\x20\x00\x0e\x00UI(.)\x00([\d.]{1,64})", re.DOTALL)

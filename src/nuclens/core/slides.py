@@ -171,6 +171,7 @@ class FetchedSlide:
 
     Attributes:
         state: What tells the files there from earlier ones, as `state` of a URL has it.
+        identifiers: As of the slide.
     """
 
     def __init__(self, slide: Slide, copy: Copy) -> None:
@@ -183,6 +184,7 @@ class FetchedSlide:
         self._slide, self._copy, self.state = slide, copy, copy.state
         self.shape, self.levels, self.mpp, self.power = slide.shape, slide.levels, slide.mpp, slide.power
         self.notes, self.origin, self.plane = slide.notes, slide.origin, slide.plane
+        self.identifiers: dict[str, str] = getattr(slide, "identifiers", {})
 
     @property
     def digest(self) -> str:

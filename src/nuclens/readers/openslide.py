@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from nuclens.core.dicom import series_files
+from nuclens.core.dicom import IDENTIFIED, IDENTIFIERS, series_files
 from nuclens.core.errors import UnreadableImageError, UnsupportedImageError
 from nuclens.core.levels import level_ratio, same_view
 from nuclens.core.pixels import composited, plausible_mpp
@@ -24,10 +24,6 @@ from nuclens.core.tiling import Box
 _CELL = 512  # side of the cells in which levels are read whose pixels no level-0 coordinate meets
 _MIRAX_SIZES = re.compile(r"^\s*(IMAGENUMBER|DIGITIZER)_(?:X|Y|WIDTH|HEIGHT)\s*=\s*(\d+)", re.MULTILINE)
 _MIRAX_MOST = {"IMAGENUMBER": 5000, "DIGITIZER": 10_000}  # far more images than glass holds, an image of 100 megapixels
-_IDENTIFIERS = (
-    *(f"dicom.{name}InstanceUID" for name in ("Study", "Series", "SOP")),
-    *("dicom.SOPClassUID", "dicom.FrameOfReferenceUID"),
-)
 _BOUNDS = tuple(f"openslide.bounds-{name}" for name in ("y", "x", "height", "width"))
 
 
@@ -75,7 +71,8 @@ class ScannedSlide:
         if self.mpp is None and any(side is not None for side in stated):
             self.notes = (f"the file states {stated[0]} x {stated[1]} µm per pixel, which no light microscope gives",)
         self.power = _number(properties, "openslide.objective-power") or None
-        self.identifiers = {name: properties[name] for name in _IDENTIFIERS if name in properties}
+        named = (f"{IDENTIFIED}{name}" for name in IDENTIFIERS)  # as OpenSlide calls them too
+        self.identifiers = {name: properties[name] for name in named if name in properties}
 
     @cached_property
     def digest(self) -> str:

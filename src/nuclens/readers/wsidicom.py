@@ -7,13 +7,14 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-from nuclens.core.dicom import series_files
+from nuclens.core.dicom import IDENTIFIED, IDENTIFIERS, series_files
 from nuclens.core.errors import MissingExtraError, UnreadableImageError, UnsupportedImageError
 from nuclens.core.levels import same_view
 from nuclens.core.pixels import plausible_mpp
@@ -31,27 +32,27 @@ class DicomSlide:
         levels: Of each level, finest first.
         mpp: As the pixel spacing states it.
         power: As the objective of the optical path states it.
-        digest: SHA-256 of all files of the series.
         notes: What its owner may want to know.
         origin: The slide is its own plane.
         plane: Height and width of level 0.
+        identifiers: Which image of its archive it is, as metadata has it; nothing of the patient.
     """
 
     origin = (0, 0)
 
-    def __init__(self, path: Path, handle: Any, digest: str) -> None:
+    def __init__(self, path: Path, handle: Any, files: list[Path]) -> None:
         """Read what the files say of themselves.
 
         Args:
             path: For errors.
             handle: An opened `wsidicom.WsiDicom`.
-            digest: SHA-256 of its files.
+            files: Of the series.
 
         Raises:
             UnreadableImageError: What they say makes no sense; the text lacks the path.
             UnsupportedImageError: Pixels are no 8-bit grey or RGB.
         """
-        self._path, self._handle, self.digest = path, handle, digest
+        self._path, self._handle, self._files = path, handle, files
         found = sorted(handle.levels, key=lambda level: -level.size.width * level.size.height)
         finest = found[0].default_instance
         if np.dtype(finest.image_data.dtype) != np.uint8:
@@ -66,8 +67,20 @@ class DicomSlide:
         self._numbers = [found[k].level for k in kept]
         spacing = found[0].mpp
         self.mpp, notes = plausible_mpp(spacing.width, spacing.height)
-        self.power = _power(finest.dataset.as_dataset())
+        said = finest.dataset.as_dataset()
+        self.power = _power(said)
+        self.identifiers = {f"{IDENTIFIED}{name}": str(said[name].value) for name in IDENTIFIERS if name in said}
         self.notes = (*notes, *_choices(finest))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all files of the series, which are read for it when it is first asked for.
+
+        Raises:
+            UnreadableImageError: One of them is gone.
+        """
+        with reading(self._path):
+            return file_digest(*self._files)
 
     def read(self, box: Box, level: int = 0) -> UInt8[np.ndarray, "h w 3"]:
         """Pixels of a box of a level; what the scanner left out is white.
@@ -137,7 +150,7 @@ class WsiDicomReader:
                 left_out = set(map(str, files)) - set(map(str, handle.files or ()))
                 if left_out:
                     raise UnsupportedImageError(f"wsidicom does not understand {len(left_out)} of {len(files)} files")
-                slide = DicomSlide(path, handle, file_digest(*files))
+                slide = DicomSlide(path, handle, files)
                 slide.read((0, 0, 1, 1), len(slide.levels) - 1)
             except _damage() as error:
                 line = " ".join(str(error).split()) or type(error).__name__
