@@ -146,6 +146,15 @@ def test_local_workers_give_the_same_bytes(
     broken = tmp_path / "broken.tif"
     broken.write_bytes(b"II*\0")
     seen: list[Progress] = []
+
+    def end(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        segment_files([slide], tmp_path / "out", options, end)
+    for path in sorted((tmp_path / "out" / slide.stem / JOURNAL / "blocks").glob("*.arrow"))[20:]:
+        path.unlink()  # what was under way was kept
+    assert blocks(tmp_path / "out" / slide.stem) == 20
     outcomes = segment_files([broken, slide], tmp_path / "out", replace(options, scheduler="local:2"), seen.append)
     assert isinstance(outcomes[0].error, UnreadableImageError)
     assert outcomes[1].error is None
