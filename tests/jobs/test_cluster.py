@@ -241,8 +241,7 @@ def test_ctrl_c_ends_all_processes_in_a_line(slide: Path, tmp_path: Path, painte
     until(lambda: blocks(tmp_path / "out" / slide.stem) >= 4 or process.poll() is not None)
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate(timeout=60)[1]
-    assert process.returncode == INTERRUPTED
-    assert said == "interrupted; run the same command again to go on\n"
+    assert (process.returncode, said) == (INTERRUPTED, "interrupted; run the same command again to go on\n")
     until(lambda: not group_exists(process.pid))
 
 

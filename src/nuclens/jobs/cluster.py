@@ -303,6 +303,9 @@ class _Desk:
             raise self._crew.gone() from error
         except NuclensError as error:
             picture.failures.append(error)
+        finally:
+            # It takes its time over this, and in its own `__del__` a Ctrl-C would be swallowed.
+            future.release()
 
     def _keep(self, picture: Picture, tile: Tile, delivery: Delivery) -> None:
         picture.clock.add(delivery.stages)
