@@ -451,7 +451,8 @@ def test_a_picture_that_is_another_on_the_worker_is_refused(slide: Path, painted
     segmenter = tool.load(1)
     with closing(open_image(slide)) as opened:
         picture = segmenter.picture("a", opened, 0.25)
-    order = Order(str(slide), picture.plan, picture.frame, ((570, 711),))
+    size = slide.stat().st_size
+    order = Order(str(slide), picture.plan, picture.frame, ((570, 710),), size)
     bench = Bench(tool, terms_of(segmenter), "here")
 
     class Worker:
@@ -468,8 +469,12 @@ def test_a_picture_that_is_another_on_the_worker_is_refused(slide: Path, painted
     import asyncio
 
     asyncio.run(bench.setup(Worker()))
-    with pytest.raises(DataError, match=r"has levels of .*wanted the same file under the same path"):
-        bench.tile(order, picture.tiles[0])
+    assert bench.tile(order, picture.tiles[0]).nuclei is not None
+    bench.teardown(Worker())
+    asyncio.run(bench.setup(Worker()))
+    for change in ({"levels": ((570, 711),)}, {"size": size + 1}):
+        with pytest.raises(DataError, match=r"has levels of .*wanted the same file under the same path"):
+            bench.tile(replace(order, **change), picture.tiles[0])
     bench.teardown(Worker())
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from distributed import Status, WorkerPlugin, get_worker
@@ -79,6 +80,12 @@ class Terms:
         )
 
 
+def size_of(name: str) -> int | None:
+    """Bytes of a file, None where there is none of that name."""
+    path = Path(name)
+    return path.stat().st_size if path.is_file() else None
+
+
 def terms_of(segmenter: Segmenter) -> Terms:
     """What this process has."""
     return Terms(__version__, segmenter.engine, segmenter.model.digest, segmenter.runner.processor)
@@ -93,12 +100,14 @@ class Order:
         plan: Everything that decides its result, but the tissue, which the one who ordered looks after.
         frame: Grid of the results.
         levels: Height and width of every level.
+        size: Bytes of its file, None where it is no file of the machine that orders.
     """
 
     name: str
     plan: Plan
     frame: Frame
     levels: tuple[tuple[int, int], ...]
+    size: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,11 +235,13 @@ class _Slides:
 
 
 def _opened(order: Order) -> Slide:
+    """The slide of an order. To digest it would be to read all of it on every worker, so its sizes have to do."""
     slide = open_image(order.name)
-    if slide.levels != order.levels:
+    size = size_of(order.name) if order.size is not None else None
+    if (slide.levels, size) != (order.levels, order.size):
         slide.close()
         raise DataError(
-            f"{order.name}: has levels of {slide.levels} here and {order.levels} where the run began; "
-            f"wanted the same file under the same path everywhere"
+            f"{order.name}: has levels of {slide.levels} and {size} bytes here, {order.levels} and {order.size} where "
+            f"the run began; wanted the same file under the same path everywhere"
         )
     return slide

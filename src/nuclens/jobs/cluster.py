@@ -36,7 +36,7 @@ try:
     from distributed.security import Security
     from distributed.utils import silence_logging_cmgr
 
-    from nuclens.jobs.bench import Bench, Delivery, Order, Terms, Tool, do_tile, ownerless, terms_of
+    from nuclens.jobs.bench import Bench, Delivery, Order, Terms, Tool, do_tile, ownerless, size_of, terms_of
 except ModuleNotFoundError as error:
     raise MissingExtraError(
         f"--scheduler needs {error.name!r}, which is not installed; `pip install 'nuclens[distributed]'` brings it"
@@ -265,7 +265,8 @@ class _Desk:
     def send(self, job: _Job[Any], picture: Picture, tile: Tile, attempt: int = 1) -> None:
         """Send a tile on its way."""
         bench = self._crew.bench
-        order = Order(_address(picture.name), picture.plan, picture.frame, picture.slide.levels)
+        name = _address(picture.name)
+        order = Order(name, picture.plan, picture.frame, picture.slide.levels, size_of(name))
         key = f"nuclens-{picture.plan.digest[:16]}-{tile.index}-{secrets.token_hex(4)}"
         future = self._crew.client.submit(do_tile, bench, order, tile, key=key, pure=False, resources={bench: 1})
         self.flying += 1
