@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 from nuclens.core.errors import (
     CheckpointError,
     InputError,
+    MissingExtraError,
     NuclensError,
     OutputError,
     ResolutionError,
@@ -635,3 +636,14 @@ def test_killed_and_run_again_gives_the_same_bytes(tmp_path: Path, painted_model
     again = segment_files([images], out, options)
     assert {outcome.path.stem for outcome in again if outcome.skipped} == done
     assert files(out) == wanted
+
+
+def test_a_scheduler_without_its_packages_is_told(
+    images: Path, tmp_path: Path, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("nuclens.jobs.cluster", "nuclens.jobs.bench"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in ("dask", "distributed"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match=r"^--scheduler needs .*pip install 'nuclens\[distributed\]'"):
+        segment_files([images], tmp_path / "out", varied(options, scheduler="local"))

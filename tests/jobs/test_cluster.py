@@ -33,8 +33,9 @@ from nuclens.core.plan import instruction_class  # noqa: E402
 from nuclens.core.slides import open_image  # noqa: E402
 from nuclens.core.types import Progress  # noqa: E402
 from nuclens.jobs.batch import BatchOptions, segment_files  # noqa: E402
-from nuclens.jobs.bench import Bench, Order, Terms, Tool, terms_of  # noqa: E402
+from nuclens.jobs.bench import Bench, Order, Terms, terms_of  # noqa: E402
 from nuclens.jobs.results import JOURNAL  # noqa: E402
+from nuclens.jobs.segment import Tool  # noqa: E402
 
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
 FILES = ("instances.csv", "instances.geojson", "instances.parquet")

@@ -40,7 +40,7 @@ from nuclens.jobs.journal import DiskJournal
 from nuclens.jobs.marks import LISTED, list_slides, read_mark, stamp_of, write_failure, write_mark
 from nuclens.jobs.pictures import Area, Picture
 from nuclens.jobs.results import DONE, JOURNAL, Place, Results, all_formats, prepare
-from nuclens.jobs.segment import TILE_PX, Segmenter, load_model, run
+from nuclens.jobs.segment import TILE_PX, Segmenter, Tool, run
 
 _log = logging.getLogger(__name__)
 
@@ -198,16 +198,17 @@ def segment_files(
 
 def _segmenter(options: BatchOptions) -> Segmenter:
     """What plans pictures and, unless others do, runs them."""
-    segmenter = load_model(
-        options.model,
-        engine=options.engine,
-        precision=options.precision,
-        tile_px=options.tile_px,
-        threads=options.threads,
-    )
+    segmenter = _tool(options).load(options.threads)
     if options.mpp is not None:
         scale_of(segmenter.model.card, options.mpp, "--mpp")
     return segmenter
+
+
+def _tool(options: BatchOptions) -> Tool:
+    folder = Path(options.model)
+    # Workers look for it from where they were started.
+    model = str(folder.absolute() if folder.is_dir() else folder)
+    return Tool(model, options.engine, options.precision, options.tile_px)
 
 
 def _request(segmenter: Segmenter, formats: Sequence[str], options: BatchOptions) -> dict[str, Any]:
@@ -245,14 +246,9 @@ def _at_work(options: BatchOptions, segmenter: Segmenter) -> Iterator[tuple[Segm
     if not options.scheduler:
         yield segmenter, run
         return
-    from nuclens.jobs.bench import Tool
     from nuclens.jobs.cluster import hired, run_on
 
-    folder = Path(options.model)
-    # Workers look for it from where they were started.
-    model = str(folder.absolute() if folder.is_dir() else folder)
-    tool = Tool(model, options.engine, options.precision, options.tile_px)
-    with hired(options.scheduler, tool, segmenter, mixed=options.mixed) as crew:
+    with hired(options.scheduler, _tool(options), segmenter, mixed=options.mixed) as crew:
         yield replace(segmenter, processor=crew.processor), partial(run_on, crew)
 
 

@@ -20,39 +20,10 @@ from nuclens.core.slides import Slide, open_image
 from nuclens.core.tiling import Tile
 from nuclens.core.types import Frame, Instances
 from nuclens.jobs.pictures import Picture
-from nuclens.jobs.segment import Segmenter, load_model
+from nuclens.jobs.segment import Segmenter, Tool
 
 _PREFIX = "nuclens "
 _KEPT = 4  # slides a worker keeps open beyond those it reads: as many as a run may have tiles of at once
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """What segments, as every worker loads it for itself.
-
-    Attributes:
-        model: Name, or a folder that all workers see under the same path.
-        engine: What runs it.
-        precision: Of its arithmetic; empty for the engine's usual one.
-        tile_px: Side of a tile's core on the working grid.
-    """
-
-    model: str
-    engine: str
-    precision: str
-    tile_px: int
-
-    def load(self, threads: int) -> Segmenter:
-        """The model ready to run with so many threads.
-
-        Raises:
-            InputError: No such model, engine or precision.
-            CheckpointError: The model is incomplete.
-            MissingExtraError: The engine is not installed.
-        """
-        return load_model(
-            self.model, engine=self.engine, precision=self.precision, tile_px=self.tile_px, threads=threads
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from nuclens.core.flow import ahead
 from nuclens.core.slides import ArraySlide
 from nuclens.core.tiling import Tile
 from nuclens.jobs.pictures import Picture
-from nuclens.jobs.segment import Segmenter
+from nuclens.jobs.segment import Segmenter, Tool
 
 try:
     import dask
@@ -36,7 +36,7 @@ try:
     from distributed.security import Security
     from distributed.utils import silence_logging_cmgr
 
-    from nuclens.jobs.bench import Bench, Delivery, Order, Terms, Tool, do_tile, ownerless, size_of, terms_of
+    from nuclens.jobs.bench import Bench, Delivery, Order, Terms, do_tile, ownerless, size_of, terms_of
 except ModuleNotFoundError as error:
     raise MissingExtraError(
         f"--scheduler needs {error.name!r}, which is not installed; `pip install 'nuclens[distributed]'` brings it"

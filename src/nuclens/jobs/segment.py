@@ -175,6 +175,35 @@ def load_model(
     return Segmenter(loaded, runner, plugin.version, tile_px, threads=threads)
 
 
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """What segments, as every worker loads it for itself.
+
+    Attributes:
+        model: Name, or a folder that all workers see under the same path.
+        engine: What runs it.
+        precision: Of its arithmetic; empty for the engine's usual one.
+        tile_px: Side of a tile's core on the working grid.
+    """
+
+    model: str
+    engine: str
+    precision: str
+    tile_px: int
+
+    def load(self, threads: int | None) -> Segmenter:
+        """The model ready to run with so many threads; with all that the process may use, if not given.
+
+        Raises:
+            InputError: No such model, engine or precision.
+            CheckpointError: The model is incomplete.
+            MissingExtraError: The engine is not installed.
+        """
+        return load_model(
+            self.model, engine=self.engine, precision=self.precision, tile_px=self.tile_px, threads=threads
+        )
+
+
 def segment(
     source: str | Path | Shaped[np.ndarray, "..."],
     *,
