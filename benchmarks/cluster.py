@@ -3,7 +3,7 @@
     python benchmarks/cluster.py ../shared/data [--only overhead kills namespaces] [--repeats 4]
 
 `overhead`: a slide of `--repeats` x `--repeats` copies of a region, segmented by one process of two threads and by two
-workers of one thread, in turn, twice; core-seconds of all processes, start-up included, and whether files are equal.
+workers of one thread, in turn, `--turns` times; core-seconds of all processes, start-up included, and whether files are equal.
 `kills`: the region in tiles of 512 pixels by two workers, one of which is killed (`kill -9`) twenty times at random
 moments, until the run has ended; tiles that were given out more than once are what was lost. `namespaces` (as root, on
 Linux): scheduler, workers and run in three network namespaces that only a bridge joins. Writes cluster.json in
@@ -44,11 +44,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--turns", type=int, default=2)
     arguments = parser.parse_args()
     found = json.loads(SAVED.read_text(encoding="utf-8")) if SAVED.exists() else {}
     for part in arguments.only:
         with tempfile.TemporaryDirectory() as folder:
-            found[part] = globals()[part](arguments.data / REGION, Path(folder), arguments.repeats)
+            numbers = (arguments.repeats, arguments.turns)
+            found[part] = globals()[part](arguments.data / REGION, Path(folder), *numbers)
         SAVED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(part, json.dumps(found[part], indent=1))
 
@@ -56,22 +58,23 @@ def main() -> None:
 # --- the parts ---
 
 
-def overhead(region: Path, scratch: Path, repeats: int) -> dict[str, Any]:
+def overhead(region: Path, scratch: Path, repeats: int, turns: int) -> dict[str, Any]:
     slide = scratch / "made.tif"
     made_slide.write(region, slide, repeats)
     rows: list[dict[str, Any]] = []
     results = []
-    for turn in range(2):
+    for turn in range(turns):
         for name, more in (("one process", ()), ("two workers", ("--scheduler", "local:2"))):
             before, began = children(), time.monotonic()
             out = scratch / f"{name} {turn}"
             subprocess.run(command(slide, out, "--threads", "2", *more), check=True)
             seconds = time.monotonic() - began
             rows.append({"who": name, "core_s": round(children() - before, 1), "seconds": round(seconds)})
+            print(rows[-1], flush=True)
             results.append(files(out / "made"))
             record = json.loads((out / "made" / "run.json").read_text(encoding="utf-8"))
             shutil.rmtree(out)
-    ratios = [rows[k + 1]["core_s"] / rows[k]["core_s"] for k in (0, 2)]
+    ratios = [two["core_s"] / one["core_s"] for one, two in zip(rows[::2], rows[1::2], strict=True)]
     return {
         "mm2": record["mm2"],
         "nuclei": record["nuclei"],
@@ -83,7 +86,7 @@ def overhead(region: Path, scratch: Path, repeats: int) -> dict[str, Any]:
     }
 
 
-def kills(region: Path, scratch: Path, _: int) -> dict[str, Any]:
+def kills(region: Path, scratch: Path, *_: int) -> dict[str, Any]:
     import psutil
     from distributed import LocalCluster
     from distributed.diagnostics.plugin import SchedulerPlugin
@@ -138,7 +141,7 @@ def kills(region: Path, scratch: Path, _: int) -> dict[str, Any]:
     }
 
 
-def namespaces(region: Path, scratch: Path, _: int) -> dict[str, Any]:
+def namespaces(region: Path, scratch: Path, *_: int) -> dict[str, Any]:
     subprocess.run(command(region, scratch / "alone", "--tile-size", "1024"), check=True)
     with joined(("sched", "10.87.0.1"), ("work", "10.87.0.2"), ("run", "10.87.0.3")) as inside:
         dask = (sys.executable, "-m", "dask")
