@@ -3,7 +3,8 @@
     python benchmarks/cluster.py ../shared/data [--only overhead kills namespaces] [--repeats 4]
 
 `overhead`: a slide of `--repeats` x `--repeats` copies of a region, segmented by one process of two threads and by two
-workers of one thread, in turn, `--turns` times; core-seconds of all processes, start-up included, and whether files are equal.
+workers of one thread, in turn, `--turns` times; core-seconds of all processes, start-up included, and whether files
+are equal.
 `kills`: the region in tiles of 512 pixels by two workers, one of which is killed (`kill -9`) twenty times at random
 moments, until the run has ended; tiles that were given out more than once are what was lost. `namespaces` (as root, on
 Linux): scheduler, workers and run in three network namespaces that only a bridge joins. Writes cluster.json in
