@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -120,7 +121,9 @@ class Results:
                     else:
                         files.append(self._write(staged, name, picture))
                 except InputError as error:
-                    notes.append(f"{name} not written: {error}")
+                    # Where it was to be until it is complete is no place that anybody knows.
+                    reason = re.sub(rf"^{re.escape(str(staged))}/[^/:]+: ", "", str(error))
+                    notes.append(f"{name} not written: {reason}")
         return files, notes
 
     def _write(self, staged: Path, name: str, picture: Picture) -> str:
