@@ -107,6 +107,7 @@ class Watch(SchedulerPlugin):  # type: ignore[misc]
 def crowd(workers: int = 2, **settings: Any) -> Iterator[Any]:
     """A cluster of processes on this machine, each of one thread, that others may use by its address."""
     settings |= {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 100}
+    settings |= {"scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
     cluster = distributed.LocalCluster(workers, **settings)
     with closing(cluster):
         yield cluster

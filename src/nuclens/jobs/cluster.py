@@ -10,7 +10,6 @@ import secrets
 import signal
 import sys
 import time
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -351,13 +350,14 @@ def _client(stack: ExitStack, scheduler: str, threads: int) -> Any:
         workers = int(local[1] or max(1, threads // _USUAL_THREADS))
         # Whoever reaches a scheduler can run programs as its user, and other users reach this machine's ports.
         security = Security.temporary()
-        with _unheard(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Port 8787 is already in use", UserWarning)
+        with _unheard():
             cluster = stack.enter_context(
                 LocalCluster(
                     n_workers=workers,
                     threads_per_worker=max(1, threads // workers),
                     dashboard_address=None,
+                    # Of its web server, which nobody asks; without, it wants a port that another run may have.
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                     silence_logs=_MUTE,
                     security=security,
                     protocol="tls",
