@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -569,3 +570,15 @@ def test_the_plan_holds_what_decides(painted_model: Path, segmenter: Segmenter, 
     assert plan.model == open_model(painted_model).digest
     assert plan.digest != segmenter.picture("a", slide, 0.25).plan.digest
     assert plan.digest == segmenter.picture("another name", slide, 0.5).plan.digest
+
+
+def test_tiles_of_a_size_follow_each_other(segmenter: Segmenter, paint: Paint) -> None:
+    """And all are done, but those that are kept already."""
+    slide = array_slide(paint(300, 420, []))
+    picture = segmenter.picture("a", slide, 0.25)
+    picture.journal.add(picture.tiles[3].index, segment(paint(20, 20, []), model=segmenter, mpp=0.25))
+    left = picture.left()
+    assert {tile.index for tile in left} == {tile.index for tile in picture.tiles} - {picture.tiles[3].index}
+    sizes = [(tile.box[2] - tile.box[0], tile.box[3] - tile.box[1]) for tile in left]
+    assert len(set(sizes)) > 2
+    assert len(list(groupby(sizes))) == len(set(sizes))

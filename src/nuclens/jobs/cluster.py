@@ -186,12 +186,10 @@ def _orders(
     """Every tile that is not done, and nothing after the last of each picture, or in place of one that failed."""
     for picture in pictures:
         if isinstance(picture, Picture):
-            finished = picture.journal.finished()
-            for tile in picture.tiles:
+            for tile in picture.left():
                 if picture.failures:
                     break
-                if tile.index not in finished:
-                    yield partial(_itself, picture, tile)
+                yield partial(_itself, picture, tile)
         yield partial(_itself, picture, None)
 
 

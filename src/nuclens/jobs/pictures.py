@@ -137,6 +137,15 @@ class Picture:
             self.failures.append(UnreadableImageError(next(iter(self.unreadable.values()))))
         return bool(self.failures)
 
+    def left(self) -> list[Tile]:
+        """Tiles that are not done, in the order in which to do them: those of a size follow each other.
+
+        An engine makes a graph for every size, which takes as long as half a tile.
+        """
+        finished = self.journal.finished()
+        left = (tile for tile in self.tiles if tile.index not in finished)
+        return sorted(left, key=lambda tile: (tile.box[2] - tile.box[0], tile.box[3] - tile.box[1]), reverse=True)
+
     def unread(self) -> dict[str, str]:
         """Where tiles were left out, as regions of the frame that `Area` takes, and why."""
         row, column = self.plan.origin

@@ -325,12 +325,10 @@ def _reads(pictures: Iterable[Picture | NuclensError]) -> Iterator[Callable[[], 
     """What reads tile after tile, and each picture itself after its last tile; an error in place of what failed."""
     for picture in pictures:
         if isinstance(picture, Picture):
-            finished = picture.journal.finished()
-            for tile in picture.tiles:
+            for tile in picture.left():
                 if picture.failures:
                     break
-                if tile.index not in finished:
-                    yield partial(_read, picture, tile)
+                yield partial(_read, picture, tile)
         yield partial(_itself, picture)
 
 
