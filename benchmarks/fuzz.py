@@ -46,9 +46,9 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 FORBIDDEN = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "pickle.find_class", "socket.connect"}
 PAGE = """# Files with errors put into them
 
-Made by `python benchmarks/fuzz.py DATA --minutes 10`, which says what is done to files. A finding is any error that is not
-ours or not in one line, a crash, more than {seconds:g} s of one core or {gigabytes} GB, anything written, run or connected to.
-What is open is read again with `--replay`. Every file is read in all ways there are for its kind.
+Made by `python benchmarks/fuzz.py DATA --minutes 10`, which says what is done to files. A finding is any error that
+is not ours or not in one line, a crash, more than {seconds:g} s of one core or {gigabytes} GB, anything written, run or
+connected to. What is open is read again with `--replay`. Every file is read in all ways there are for its kind.
 
 | target | minutes | files read | found | fixed | open |
 |---|---|---|---|---|---|
@@ -68,7 +68,8 @@ def main() -> None:
     if arguments.child:
         child(arguments.child, arguments.out, arguments.first, once=arguments.replay)
         return
-    chosen = [name for name in targets() if not arguments.only or {name, name.partition("/")[2]} & set(arguments.only)]
+    known = targets()
+    chosen = [name for one in arguments.only or [""] for name in known if one in ("", name, name.partition("/")[2])]
     for name in chosen:
         if arguments.replay:
             replayed(name, arguments)

@@ -102,7 +102,7 @@ FOREIGN: dict[str, Callable[[Path], None]] = {
 
 def slides(name: str, data: Path, folder: Path) -> None:
     known = READERS.get(name).suffixes
-    picture = sorted((data / "tnbc").rglob("*.webp"))[0]
+    picture = sorted((data / "tnbc" / "images").glob("01_*.jpg"))[0]
     rgb = np.ascontiguousarray(imagecodecs.imread(picture)[:300, :280, :3])
     for number, (suffix, write) in enumerate(made(rgb)):
         if suffix in known:
