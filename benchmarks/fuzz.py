@@ -27,6 +27,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def fuzzed(name: str, arguments: argparse.Namespace) -> None:
         findings: dict[str, Any] = {}
         while time.monotonic() < began + 60 * arguments.minutes:
             fault, seed = followed(name, arguments, folder, seed, began + 60 * arguments.minutes)
-            if fault:
+            if fault and (folder / "work").exists():
                 kept = arguments.out / name / str(seed - 1)
                 shutil.rmtree(kept, ignore_errors=True)
                 shutil.copytree(folder / "work", kept)
@@ -233,9 +234,8 @@ def child(name: str, folder: Path, seed: int, *, once: bool) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 28, 1 << 28))
     read, work, broken = reading(name), folder / "work", list[str]()
     if not once:
-        seeds = sorted((folder / "seeds").iterdir())
-        for sound in seeds:
-            read(entry(sound))  # what is imported late is not of a file's making
+        # What is imported late is not of a file's making; of what others read, some is refused.
+        seeds = [one for one in sorted((folder / "seeds").iterdir()) if not refusal_of(partial(read, entry(one)))]
     started, watching = peak_memory() or 0, [False]
 
     def audit(event: str, told: tuple[Any, ...]) -> None:
@@ -249,6 +249,7 @@ def child(name: str, folder: Path, seed: int, *, once: bool) -> None:
         else:
             rng = np.random.default_rng(number)
             shutil.rmtree(work, ignore_errors=True)
+            tell(folder, {"seed": number, "fault": "in changing it"})
             path = changed(seeds[int(rng.integers(len(seeds)))], work, rng)
         tell(folder, {"seed": number})
         watching[0] = True

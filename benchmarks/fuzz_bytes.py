@@ -45,7 +45,7 @@ def unpacked(data: bytes, rng: Rng, text: bool) -> bytes:
         with suppress(OSError, EOFError, RuntimeError, zlib.error):
             return bytes(pack[1](mutated(pack[0](data), rng, data[:2] == b"\x1f\x8b")))
     if data[:2] == b"PK" and rng.random() < 0.8:
-        with suppress(zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError, RuntimeError):
+        with suppress(zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, ValueError, RuntimeError):
             return zipped(data, rng)
     return mutated(data, rng, text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import struct
 import warnings
@@ -83,7 +84,9 @@ def dicom(path: Path, rng: Rng) -> None:
 
     document = pydicom.dcmread(path)
     for _ in range(int(rng.integers(1, 4))):
-        owner, element = chosen(list(elements(document)), rng)
+        found = list(elements(document))
+        tag = chosen(sorted({int(element.tag) for _, element in found}), rng)  # codes are most of all
+        owner, element = chosen([pair for pair in found if pair[1].tag == tag], rng)
         kind, value = int(rng.integers(7)), element.value
         if kind == 0:
             del owner[element.tag]
@@ -97,7 +100,7 @@ def dicom(path: Path, rng: Rng) -> None:
         elif kind == 3 and isinstance(value, bytes):
             element.value = mutated(value, rng, False)[: 1 << 24]
         elif kind == 4:
-            deep = owner
+            deep = pydicom.Dataset()
             for _ in range(chosen((3, 200, 3000), rng)):
                 outer = pydicom.Dataset()
                 outer.add_new(0x00081140, "SQ", [deep])
@@ -108,7 +111,9 @@ def dicom(path: Path, rng: Rng) -> None:
         else:
             other = chosen(list(elements(document)), rng)[1]
             owner.add_new(element.tag, element.VR, other.value if rng.random() < 0.5 else chosen(VALUES, rng))
-    document.save_as(path, enforce_file_format=False)
+    packed = io.BytesIO()
+    document.save_as(packed, enforce_file_format=False)
+    path.write_bytes(packed.getvalue())
 
 
 def elements(document: Any) -> Iterator[tuple[Any, Any]]:

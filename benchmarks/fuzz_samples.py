@@ -126,7 +126,18 @@ def made(rgb: Any) -> Iterator[tuple[str, Callable[[Path], object]]]:
         yield ".tif", partial(tifffile.imwrite, data=rgb, tile=(64, 64), compression=compression)
     yield ".tif", partial(tifffile.imwrite, data=rgb, rowsperstrip=50, compression="lzma", bigtiff=True)
     grey = rgb[..., 0].astype(np.uint16)
-    yield ".tif", partial(tifffile.imwrite, data=grey, metadata={"axes": "YX"}, ome=True, predictor=True, tile=(32, 32))
+    yield (
+        ".tif",
+        partial(
+            tifffile.imwrite,
+            data=grey,
+            metadata={"axes": "YX"},
+            ome=True,
+            compression="lzw",
+            predictor=True,
+            tile=(32, 32),
+        ),
+    )
     yield ".svs", lambda path: write_svs(path, rgb, (4,))
     yield ".svs", lambda path: write_svs(path, rgb, compression="jpeg")
     yield ".dcm", partial(write_dicom, rgb=rgb)
