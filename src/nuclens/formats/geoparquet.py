@@ -33,7 +33,7 @@ from nuclens.core.types import Instances
 from nuclens.core.wkb import Packed, Rings, pack_polygons, unpack_polygons
 
 ROWS = 8_192  # per row group
-
+_LEAST, _SPARE = 16, 1 << 16  # bytes that a nucleus takes of a file at least, though packed, and a few rows beside that
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 # With Arrow's own schema in the file, what is added to the metadata at the end would not be in that of a read table.
 _ENCODING = {"compression": "zstd", "use_dictionary": ["type_name"], "store_schema": False}
@@ -92,6 +92,8 @@ class GeoParquet:
         """
         need_file(path)
         with _reading(path):
+            with pq.ParquetFile(path) as file:
+                _need_plausible(path, file)
             table = pq.read_table(path)
             metadata = table.schema.metadata or {}
             if b"nuclens" in metadata:
@@ -106,6 +108,7 @@ class GeoParquet:
         """
         need_file(path)
         with _reading(path), pq.ParquetFile(path) as file:
+            _need_plausible(path, file)
             metadata = file.schema_arrow.metadata or {}
             if b"nuclens" not in metadata:
                 yield self.read(path)
@@ -130,6 +133,13 @@ def _reading(path: Path) -> Iterator[None]:
         raise DataError(
             f"{path}: no GeoParquet file that can be read ({reason}); make it anew, or copy it again"
         ) from error
+
+
+def _need_plausible(path: Path, file: Any) -> None:
+    """Check, before memory is taken for rows, that there are bytes for their outlines: equal rows pack to nothing."""
+    rows = file.metadata.num_rows
+    if rows * _LEAST > path.stat().st_size + _SPARE:
+        raise ValueError(f"claims {rows:,} rows, of less than {_LEAST} bytes each")
 
 
 def _metadata(instances: Instances, extent: Float64[np.ndarray, "4"]) -> dict[str, str]:
