@@ -43,6 +43,7 @@ from nuclens.core.suffixes import FORMATS
 SAVED = Path(__file__).parent.parent / "docs" / "results" / "fuzz.json"
 MOST_BYTES, MOST_SECONDS = 2 << 30, 20.0
 MOST_FILES = 5000  # that one process reads: what libraries keep would add up
+CHANGING = "in changing it"
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 FORBIDDEN = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "pickle.find_class", "socket.connect"}
 PAGE = """# Files with errors put into them
@@ -139,7 +140,7 @@ def fuzzed(name: str, arguments: argparse.Namespace) -> None:
         row["minutes"] = round(row["minutes"] + arguments.minutes, 2)
         row["files"] += seed - first
         row["next"] = max(row["next"], seed)
-        row["findings"] = findings | row["findings"] | {k: one for k, one in findings.items() if k in row["findings"]}
+        row["findings"] |= findings
 
     save(name, add)
 
@@ -152,6 +153,8 @@ def followed(name: str, arguments: argparse.Namespace, folder: Path, seed: int, 
         process = subprocess.Popen(command(name, arguments, folder, seed), stdout=subprocess.DEVNULL, stderr=said)
     fault = watched(process, folder, until)
     state = json.loads((folder / "state").read_text() or "{}") if (folder / "state").exists() else {}
+    if state.get("fault") == CHANGING:  # what makes errors has some itself
+        fault = ""
     words = state.get("fault") or f"{fault}: {log.read_text(errors='replace')[-300:]}"
     return words if fault else "", int(state.get("seed", seed)) + 1
 
@@ -249,7 +252,7 @@ def child(name: str, folder: Path, seed: int, *, once: bool) -> None:
         else:
             rng = np.random.default_rng(number)
             shutil.rmtree(work, ignore_errors=True)
-            tell(folder, {"seed": number, "fault": "in changing it"})
+            tell(folder, {"seed": number, "fault": CHANGING})
             path = changed(seeds[int(rng.integers(len(seeds)))], work, rng)
         tell(folder, {"seed": number})
         watching[0] = True

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import shapely
 
@@ -185,6 +187,21 @@ def test_claimed_sizes_are_refused(tmp_path: Path) -> None:
     # A frame of Zstandard that says that 2^40 bytes come out of it.
     (path / "tables/table/obs/score/c/0").write_bytes(b"\x28\xb5\x2f\xfd\xe0" + (1 << 40).to_bytes(8, "little") + b"x")
     with pytest.raises(DataError, match="tables of more than 4 GiB"):
+        PLUGIN.read(path)
+
+
+def test_what_packs_to_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.spatialdata.zarr"
+    PLUGIN.write(path, made(3))
+    changed(path, "obs/score", shape=[1 << 24])
+    with pytest.raises(DataError, match="or 100 times what is stored"):
+        PLUGIN.read(path)
+    PLUGIN.write(path, made(3))
+    file = path / "shapes" / "nuclei" / "shapes.parquet"
+    shapes = pq.read_table(file)
+    pq.write_table(shapes.take(pa.array(np.zeros(9_000, np.int64))), file)
+    monkeypatch.setattr("nuclens.formats.spatialdata._SPARE", 1 << 16)
+    with pytest.raises(DataError, match=r"more shapes than shapes\.parquet has bytes for"):
         PLUGIN.read(path)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow.parquet as pq
 import shapely
 from jaxtyping import Float32, Int64, Shaped, UInt8
 
@@ -39,6 +40,8 @@ _OWN, _SHAPES, _TABLE, _REGION, _INSTANCE, _TYPE = "nuclens", "nuclei", "table",
 _KINDS = (_TYPE, "class", "cell_type")  # columns in which a foreign table may have types; the first counts
 _READ = ("shapes", "tables")  # of all elements
 _MAX_BYTES = 1 << 32  # of all arrays of a folder, unpacked
+_MAX_RATIO, _SPARE = 100, 1 << 24  # times what is stored, and bytes beside that
+_LEAST = 16  # bytes that a shape takes of a file, though packed
 _CODECS = {
     *(None, "bytes", "blosc", "crc32c", "delta", "sharding_indexed", "shuffle", "transpose", "vlen-array"),
     *("vlen-bytes", "vlen-utf8", "zstd"),
@@ -291,7 +294,7 @@ def _rings(
 
 def _need_harmless(path: Path) -> None:
     """Check, before a library reads it, that what is read lies in the folder, runs no code and is not too large."""
-    total = copied = 0
+    total = copied = stored = 0
     for folder, folders, names in os.walk(path):
         if Path(folder) == path:
             folders[:] = [name for name in folders if name in _READ]
@@ -300,14 +303,17 @@ def _need_harmless(path: Path) -> None:
                 raise DataError(f"{path}: {Path(folder, name).relative_to(path)} is a link; copy what it leads to")
         for name in names:
             place = Path(folder, name)
+            stored += place.stat().st_size
             if name in (V2_ARRAY, V3, _V2_COPIES):
                 fields = json.loads(place.read_bytes())
                 total += _claimed(fields)
                 copied += sum(map(_claimed, _copies(fields)))
             elif place.suffix != ".parquet":
                 total += _unpacked(place)
-    if max(total, copied) > _MAX_BYTES:
-        raise DataError(f"{path}: tables of more than {_MAX_BYTES >> 30} GiB; give a smaller one")
+            elif pq.read_metadata(place).num_rows * _LEAST > place.stat().st_size + _SPARE:
+                raise ValueError(f"more shapes than {place.name} has bytes for")
+    if max(total, copied) > min(_MAX_BYTES, _SPARE + _MAX_RATIO * stored):
+        raise DataError(f"{path}: tables of more than {_MAX_BYTES >> 30} GiB, or {_MAX_RATIO} times what is stored")
 
 
 def _copies(fields: dict[str, Any]) -> list[dict[str, Any]]:
