@@ -8,7 +8,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -25,7 +25,7 @@ VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 1, 0.5, 1e308, float("inf"), float("nan"), 1 << 31, -(1 << 63), (1 << 63) - 1, 10**40),
     *("", "x", "\0", "é" * 300, "../../x", "\ud800", b"", b"\xff\x00", [], [[]], {}, [1] * 9, {"a": {"b": 1}}),
 )
-PACKED = {
+PACKED: dict[bytes, tuple[Callable[[bytes], Any], Callable[[Any], Any]]] = {
     b"\x1f\x8b": (gzip.decompress, lambda content: gzip.compress(content, mtime=0)),
     b"\x28\xb5\x2f\xfd": (imagecodecs.zstd_decode, imagecodecs.zstd_encode),
     b"\x78\x01": (zlib.decompress, zlib.compress),
@@ -92,11 +92,11 @@ def mutated(data: bytes, rng: Rng, text: bool) -> bytes:
 
 def respelt(data: bytes, rng: Rng) -> bytes:
     """A number, a word or a mark of a text, changed."""
-    token = chosen(TOKENS, rng)
+    token: bytes = chosen(TOKENS, rng)
     spans = [found.span() for found in NUMBERS.finditer(data)]
     if spans and rng.random() < 0.6:
         start, end = chosen(spans, rng)
-        return data[:start] + token + data[end:]
+        return bytes(data[:start] + token + data[end:])
     marks = [place for place, byte in enumerate(data) if byte in b'{}[],:"\n']
     place = chosen(marks, rng) if marks else 0
     return data[:place] + (token if rng.random() < 0.5 else b"") + data[place + 1 :]

@@ -134,7 +134,8 @@ def tiff(path: Path, rng: Rng) -> None:
     data = bytearray(path.read_bytes())
     big = data[2] == 43
     entry_size, head, place = (20, 8, "<Q") if big else (12, 2, "<I")
-    offset, entries = struct.unpack_from(place, data, 8 if big else 4)[0], []
+    offset = struct.unpack_from(place, data, 8 if big else 4)[0]
+    entries: list[int] = []
     while offset and len(entries) < 2000:
         count = struct.unpack_from("<Q" if big else "<H", data, offset)[0]
         entries += [offset + head + entry_size * k for k in range(count)]

@@ -60,6 +60,19 @@ def test_it_is_asked_first(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> N
         assert isinstance(slide, DicomSlide)
 
 
+def test_a_size_that_nobody_has_is_refused_before_memory_is_taken(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]
+) -> None:
+    path = write_series(tmp_path, rgb)
+    data = path.read_bytes()
+    for tag in (b"\x48\x00\x06\x00UL\x04\x00", b"\x48\x00\x07\x00UL\x04\x00"):
+        at = data.index(tag) + len(tag)
+        data = data[:at] + b"\xff" * 4 + data[at + 4 :]
+    path.write_bytes(data)
+    with pytest.raises(UnreadableImageError, match=r"one\.dcm: claims 4294967295 x 4294967295 pixels in tiles"):
+        PLUGIN.open(path)
+
+
 def test_a_damaged_level_is_not_left_out_in_silence(
     tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], capfd: pytest.CaptureFixture[str]
 ) -> None:
