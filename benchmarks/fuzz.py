@@ -122,9 +122,7 @@ def fuzzed(name: str, arguments: argparse.Namespace) -> None:
     """Fuzz one reader or format in a process that is begun anew whenever it has to be ended."""
     first = rows().get(name, {}).get("next", 0) if arguments.first is None else arguments.first
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        (folder / "seeds").mkdir()
-        subprocess.run(command(name, arguments, folder, -1), check=True)
+        folder = sown(name, arguments, Path(temporary))
         began, seed = time.monotonic(), first
         findings: dict[str, Any] = {}
         while time.monotonic() < began + 60 * arguments.minutes:
@@ -143,6 +141,13 @@ def fuzzed(name: str, arguments: argparse.Namespace) -> None:
         row["findings"] |= findings
 
     save(name, add)
+
+
+def sown(name: str, arguments: argparse.Namespace, folder: Path) -> Path:
+    """A folder with sound files in it."""
+    (folder / "seeds").mkdir()
+    subprocess.run(command(name, arguments, folder, -1), check=True)
+    return folder
 
 
 def followed(name: str, arguments: argparse.Namespace, folder: Path, seed: int, until: float) -> tuple[str, int]:
@@ -176,7 +181,7 @@ def replayed(name: str, arguments: argparse.Namespace) -> None:
         if not one["open"] or not kept.exists():
             continue
         with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
+            folder = sown(name, arguments, Path(temporary))
             shutil.copytree(kept, folder / "work")
             fault, _ = followed(name, arguments, folder, one["seed"], time.monotonic() + 300)
         print(name, one["seed"], fault or "fixed", flush=True)
@@ -236,9 +241,8 @@ def child(name: str, folder: Path, seed: int, *, once: bool) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 28, 1 << 28))
     read, work, broken = reading(name), folder / "work", list[str]()
-    if not once:
-        # What is imported late is not of a file's making; of what others read, some is refused.
-        seeds = [one for one in sorted((folder / "seeds").iterdir()) if not refusal_of(partial(read, entry(one)))]
+    # What is imported late is not of a file's making; of what others read, some is refused.
+    seeds = [one for one in sorted((folder / "seeds").iterdir()) if not refusal_of(partial(read, entry(one)))]
     started, watching = peak_memory() or 0, [False]
 
     def audit(event: str, told: tuple[Any, ...]) -> None:

@@ -229,6 +229,19 @@ def test_shapes_of_the_same_index_are_told(tmp_path: Path) -> None:
         PLUGIN.read(path)
 
 
+@pytest.mark.filterwarnings("ignore:.* names are not unique:UserWarning")
+def test_measurements_of_the_same_name_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.spatialdata.zarr"
+    PLUGIN.write(path, made(3))
+    found = spatialdata.read_zarr(path)
+    table = found.tables["table"].copy()
+    table.var_names = ["Circularity"] * table.n_vars
+    with anndata.settings.override(auto_shard_zarr_v3=False):
+        spatialdata.SpatialData(shapes=dict(found.shapes), tables={"table": table}).write(tmp_path / "b.zarr")
+    with pytest.raises(DataError, match="two measurements have the same name"):
+        PLUGIN.read(tmp_path / "b.zarr")
+
+
 def test_tables_that_lost_what_they_need_are_told(tmp_path: Path) -> None:
     path = tmp_path / "a.spatialdata.zarr"
     PLUGIN.write(path, made(20))

@@ -218,6 +218,8 @@ def _ours(path: Path, found: Any, fields: Any) -> Instances:
         raise DataError(f"{path}: {(rows < 0).sum()} rows of the table have no shape; keep shapes and table together")
     types = _codes(table.obs[_TYPE], schema.names) if schema.types else np.zeros(count, np.uint8)
     need_known_types(path, types, schema)
+    if not table.var_names.is_unique:
+        raise DataError(f"{path}: two measurements have the same name; leave the table as it was written")
     numbers = np.asarray(table[:, list(header.measurements)].X, np.float32).reshape(count, -1)
     return replace(
         from_outlines(schema, *_rings(path, shapes.geometry.to_numpy()[rows])),
