@@ -51,6 +51,7 @@ PAGE = """# Files with errors put into them
 Made by `python benchmarks/fuzz.py DATA --minutes 10`, which says what is done to files. A finding is any error that
 is not ours or not in one line, a crash, more than {seconds:g} s of one core or {gigabytes} GB, anything written, run or
 connected to. What is open is read again with `--replay`. Every file is read in all ways there are for its kind.
+Minutes are those of the clock, on two cores that others used as well; findings that differ in numbers only count once.
 
 | target | minutes | files read | found | fixed | open |
 |---|---|---|---|---|---|
