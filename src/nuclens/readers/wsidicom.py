@@ -167,7 +167,7 @@ def _need_plausible(path: Path) -> None:
                 return
             head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_SIZES))
             high, wide, tall, broad = (int(head.get(name) or 1) for name in _SIZES)
-    except (*_damage(), *_no_dicom()):
+    except _damage():
         return
     if -(-high // max(1, tall)) * -(-wide // max(1, broad)) > _MOST_TILES:
         raise UnreadableImageError(f"claims {high} x {wide} pixels in tiles of {tall} x {broad}; no slide is as large")
@@ -199,20 +199,15 @@ def _in_silence() -> Iterator[None]:
         logger.removeFilter(refuse)
 
 
-def _no_dicom() -> tuple[type[Exception], ...]:
-    import pydicom
-
-    return (pydicom.errors.InvalidDicomError,)
-
-
 def _damage() -> tuple[type[Exception], ...]:
     """What was seen to be raised on bytes that make no sense: by wsidicom, pydicom and decoders."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
     from wsidicom import errors
 
     own = (kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception))
     return (
         *(*own, RuntimeError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError),
-        *(EOFError, MemoryError, struct.error),
+        *(EOFError, MemoryError, struct.error, BytesLengthException, InvalidDicomError),
     )
 
 
