@@ -77,7 +77,7 @@ def test_a_size_that_nobody_has_is_refused_before_memory_is_taken(
 def test_numbers_of_half_a_byte_too_many_are_told(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
     path = write_series(tmp_path, rgb)
     data = path.read_bytes()
-    at = data.index(b"\x28\x00\x02\x00US")
+    at = data.index(b"\x28\x00\x10\x00US")
     path.write_bytes(data[: at + 6] + b"\x03\x00\x03\x00\x00" + data[at + 10 :])
     with pytest.raises(UnreadableImageError, match="^" + str(path)):
         PLUGIN.open(path)
