@@ -1,19 +1,19 @@
 """Reads files with errors put into them, for as long as asked: nothing may crash, hang, swell, run code or lie.
 
     python benchmarks/fuzz.py ../shared/data --minutes 10 [--only geojson readers/tiff ...] [--first SEED]
+    python benchmarks/fuzz.py ../shared/data --replay
 
 For every reader and every format that is read, sound files (real ones where there are, else made) are changed at
-random: bytes, numbers, pieces lost, doubled or swapped, also within what is compressed. A process of its own reads each
-and tells what is no `NuclensError` of one line that begins with the path, takes more than 20 s or 2 GB, writes,
-connects or starts a program. Findings are kept as files in --out, with the seed that makes them again. Writes
-fuzz.json in docs/results.
+random: bytes, numbers, pieces lost, doubled or swapped, also within what is compressed, has checksums or is a database.
+A process of its own reads each and tells what is no `NuclensError` of one line that begins with the path, takes more
+than 20 s or 2 GB, writes, connects or starts a program. Findings are kept as files in --out; --replay reads these again
+and tells which are still open. Writes fuzz.json and fuzz.md in docs/results; each run goes on where the last one ended.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
-import io
+import fcntl
 import json
 import os
 import re
@@ -25,14 +25,15 @@ import sys
 import tempfile
 import time
 import traceback
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fuzz_changes import changed, entry  # type: ignore[import-not-found]  # lies beside this file
 
 from nuclens.core.errors import NuclensError
 from nuclens.core.machine import peak_memory
@@ -41,14 +42,20 @@ from nuclens.core.suffixes import FORMATS
 
 SAVED = Path(__file__).parent.parent / "docs" / "results" / "fuzz.json"
 MOST_BYTES, MOST_SECONDS = 2 << 30, 20.0
-TEXTS = (".json", ".geojson", ".csv", ".xml", ".zattrs", ".zgroup", ".zarray")
-NUMBERS = re.compile(rb"-?\d+(?:\.\d+)?")
-TOKENS = (
-    *(b"-1", b"0.5", b"1e308", b"1e999", b"NaN", b"null", b"true", b"[]", b"{}", b'"x"', b'""', b"\x00", b"\n"),
-    *(b"2147483648", b"-9223372036854775809", b"9" * 40, b"[" * 3000, b"1000000000", b'"\\ud800"', b"\xff", b"../../x"),
-)
+MOST_FILES = 5000  # that one process reads: what libraries keep would add up
+CHANGING = "in changing it"
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 FORBIDDEN = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "pickle.find_class", "socket.connect"}
+PAGE = """# Files with errors put into them
+
+Made by `python benchmarks/fuzz.py DATA --minutes 10`, which says what is done to files. A finding is any error that
+is not ours or not in one line, a crash, more than {seconds:g} s of one core or {gigabytes} GB, anything written, run or
+connected to. What is open is read again with `--replay`. Every file is read in all ways there are for its kind.
+Minutes are those of the clock, on two cores that others used as well; findings that differ in numbers only count once.
+
+| target | minutes | files read | found | fixed | open |
+|---|---|---|---|---|---|
+"""
 
 
 def main() -> None:
@@ -56,68 +63,160 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--only", nargs="+")
-    parser.add_argument("--first", type=int, default=0, help="seed to begin with")
-    parser.add_argument("--out", type=Path, default=Path("runs/fuzz"))
+    parser.add_argument("--first", type=int, help="seed to begin with; by default the next one")
+    parser.add_argument("--out", type=Path, default=Path("runs/fuzz"), help="folder for findings")
+    parser.add_argument("--replay", action="store_true", help="read what was found again")
     parser.add_argument("--child", help="read what comes, as one of these processes")
     arguments = parser.parse_args()
     if arguments.child:
-        child(arguments.child, arguments.out, arguments.first)
+        child(arguments.child, arguments.out, arguments.first, once=arguments.replay)
         return
-    names = [f"readers/{name}" for name in READERS.names()]
-    names += [f"formats/{name}" for name in FORMATS.names() if hasattr(FORMATS.get(name), "read")]
-    chosen = [name for name in names if not arguments.only or {name, name.partition("/")[2]} & set(arguments.only)]
+    known = targets()
+    chosen = [name for one in arguments.only or [""] for name in known if one in ("", name, name.partition("/")[2])]
     for name in chosen:
-        with tempfile.TemporaryDirectory() as folder:
-            row = fuzzed(name, arguments, Path(folder))
-        found = json.loads(SAVED.read_text(encoding="utf-8")) if SAVED.exists() else {}
-        SAVED.write_text(json.dumps(dict(sorted((found | {name: row}).items())), indent=1) + "\n", encoding="utf-8")
-        print(name, row, flush=True)
+        if arguments.replay:
+            replayed(name, arguments)
+        else:
+            fuzzed(name, arguments)
+        print(name, rows()[name], flush=True)
 
 
-def fuzzed(name: str, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def targets() -> list[str]:
+    """Readers and formats of this machine."""
+    names = [f"readers/{name}" for name in READERS.names() if find_spec("cucim") or name != "cucim"]
+    read = [name for name in FORMATS.names() if hasattr(FORMATS.get(name), "read")]
+    return names + [f"formats/{name}" for name in read if find_spec(getattr(FORMATS.get(name), "needs", "nuclens"))]
+
+
+def rows() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(SAVED.read_text(encoding="utf-8")) if SAVED.exists() else {}
+    return found
+
+
+def save(name: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change what is told of a target, and the page; several of these programs may run at once."""
+    with (SAVED.parent / ".fuzz").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = rows()
+        change(found.setdefault(name, {"minutes": 0, "files": 0, "next": 0, "findings": {}}))
+        SAVED.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n", encoding="utf-8")
+        SAVED.with_suffix(".md").write_text(page(found), encoding="utf-8")
+    Path(lock.name).unlink(missing_ok=True)
+
+
+def page(found: dict[str, Any]) -> str:
+    lines = [PAGE.format(seconds=MOST_SECONDS, gigabytes=MOST_BYTES >> 30)]
+    for name, row in sorted(found.items()):
+        still = sum(one["open"] for one in row["findings"].values())
+        kinds = len(row["findings"])
+        lines.append(f"| `{name}` | {row['minutes']:g} | {row['files']:,} | {kinds} | {kinds - still} | {still} |\n")
+    told = [
+        f"* `{name}`, seed {one['seed']}: {kind}\n"
+        for name, row in sorted(found.items())
+        for kind, one in row["findings"].items()
+        if one["open"]
+    ]
+    return "".join([*lines, *(["\nOpen:\n\n", *told] if told else [])])
+
+
+def fuzzed(name: str, arguments: argparse.Namespace) -> None:
     """Fuzz one reader or format in a process that is begun anew whenever it has to be ended."""
-    seeds = folder / "seeds"
-    seeds.mkdir()
-    samples(name, arguments.data, seeds)
-    findings: list[str] = []
-    until, seed = time.monotonic() + 60 * arguments.minutes, arguments.first
-    command = [sys.executable, __file__, str(arguments.data), "--child", name, "--out", str(folder)]
-    while time.monotonic() < until:
-        log = folder / "log"
-        with log.open("wb") as said:
-            process = subprocess.Popen([*command, "--first", str(seed)], stdout=subprocess.DEVNULL, stderr=said)
-        fault = watched(process, folder, until)
-        state = json.loads((folder / "state").read_text() or "{}") if (folder / "state").exists() else {}
-        seed = int(state.get("seed", seed)) + 1
-        if fault:
-            words = state.get("fault") or f"{fault}: {log.read_text(errors='replace')[-300:]}"
-            findings.append(f"seed {seed - 1}: {words}")
-            kept = arguments.out / name / str(seed - 1)
-            shutil.rmtree(kept, ignore_errors=True)
-            shutil.copytree(folder / "work", kept)
-            print(name, findings[-1], flush=True)
-    kinds = sorted({re.sub(r"seed \d+: ", "", finding)[:160] for finding in findings})
-    return {"minutes": arguments.minutes, "files": seed - arguments.first, "findings": len(findings), "kinds": kinds}
+    first = rows().get(name, {}).get("next", 0) if arguments.first is None else arguments.first
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = sown(name, arguments, Path(temporary))
+        began, seed = time.monotonic(), first
+        findings: dict[str, Any] = {}
+        while time.monotonic() < began + 60 * arguments.minutes:
+            fault, seed = followed(name, arguments, folder, seed, began + 60 * arguments.minutes)
+            if fault and (folder / "work").exists():
+                kept = arguments.out / name / str(seed - 1)
+                shutil.rmtree(kept, ignore_errors=True)
+                shutil.copytree(folder / "work", kept)
+                findings.setdefault(kind_of(fault, kept), {"seed": seed - 1, "open": True})
+                print(name, seed - 1, fault, flush=True)
+
+    def add(row: dict[str, Any]) -> None:
+        row["minutes"] = round(row["minutes"] + arguments.minutes, 2)
+        row["files"] += seed - first
+        row["next"] = max(row["next"], seed)
+        row["findings"] |= findings
+
+    save(name, add)
+
+
+def sown(name: str, arguments: argparse.Namespace, folder: Path) -> Path:
+    """A folder with sound files in it."""
+    (folder / "seeds").mkdir()
+    subprocess.run(command(name, arguments, folder, -1), check=True)
+    return folder
+
+
+def followed(name: str, arguments: argparse.Namespace, folder: Path, seed: int, until: float) -> tuple[str, int]:
+    """What was wrong with the last file of a process, if anything, and the next seed."""
+    (folder / "state").unlink(missing_ok=True)
+    log = folder / "log"
+    with log.open("wb") as said:
+        process = subprocess.Popen(command(name, arguments, folder, seed), stdout=subprocess.DEVNULL, stderr=said)
+    fault = watched(process, folder, until)
+    state = json.loads((folder / "state").read_text() or "{}") if (folder / "state").exists() else {}
+    if state.get("fault") == CHANGING:  # what makes errors has some itself
+        fault = ""
+    words = state.get("fault") or f"{fault}: {log.read_text(errors='replace')[-300:]}"
+    return words if fault else "", int(state.get("seed", seed)) + 1
+
+
+def command(name: str, arguments: argparse.Namespace, folder: Path, seed: int) -> list[str]:
+    start = [sys.executable, "-B", "-W", "ignore", __file__, str(arguments.data)]
+    return [*start, "--child", name, "--out", str(folder), "--first", str(seed), *["--replay"] * arguments.replay]
+
+
+def kind_of(fault: str, kept: Path) -> str:
+    """A finding without what differs between files."""
+    return re.sub(r"/\S+/work/|\d{3,}", "", " ".join(fault.replace(str(kept), "").split()))[:160]
+
+
+def replayed(name: str, arguments: argparse.Namespace) -> None:
+    """Read what was found once more."""
+    for kind, one in rows().get(name, {"findings": {}})["findings"].items():
+        kept = arguments.out / name / str(one["seed"])
+        if not one["open"] or not kept.exists():
+            continue
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = sown(name, arguments, Path(temporary))
+            shutil.copytree(kept, folder / "work")
+            fault, _ = followed(name, arguments, folder, one["seed"], time.monotonic() + 300)
+        print(name, one["seed"], fault or "fixed", flush=True)
+        save(name, lambda row, kind=kind, fault=fault: row["findings"][kind].update(open=bool(fault)))  # type: ignore[misc]
 
 
 def watched(process: subprocess.Popen[bytes], folder: Path, until: float) -> str:
     """Wait for the end of a process, or of the time; what was wrong, if anything."""
     beat, last = folder / "state", (0.0, "")
     while process.poll() is None:
-        time.sleep(0.5)
+        time.sleep(0.2)
         with suppress(OSError):
             text = beat.read_text()
             if text != last[1]:
                 last = (cpu_of(process.pid), text)
             elif cpu_of(process.pid) - last[0] > MOST_SECONDS:
-                process.kill()
-                process.wait()
-                return "hang"
+                return ended(process, "hang")
+        if held_by(process.pid) > 2 * MOST_BYTES:
+            return ended(process, "memory")
         if time.monotonic() > until:
-            process.kill()
-            process.wait()
-            return ""
+            return ended(process, "")
     return "" if process.returncode == 0 else f"ended with {process.returncode}"
+
+
+def ended(process: subprocess.Popen[bytes], why: str) -> str:
+    process.kill()
+    process.wait()
+    return why
+
+
+def held_by(pid: int) -> int:
+    with suppress(OSError, IndexError, ValueError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
 
 
 def cpu_of(pid: int) -> float:
@@ -130,50 +229,65 @@ def cpu_of(pid: int) -> float:
 # --- the process that reads ---
 
 
-def child(name: str, folder: Path, seed: int) -> None:
-    """Read changed files until something is wrong, which is told by the code it ends with."""
+def child(name: str, folder: Path, seed: int, *, once: bool) -> None:
+    """Read changed files until something is wrong, which is told by the code it ends with.
+
+    Before the first one sound files are made, in a process of their own.
+    """
+    if seed < 0:
+        from fuzz_samples import samples  # type: ignore[import-not-found]  # here, since it imports what it needs
+
+        samples(name, Path(sys.argv[1]), folder / "seeds")
+        return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 28, 1 << 28))
-    seeds = sorted(path for path in (folder / "seeds").iterdir())
-    read, work = reading(name), folder / "work"
-    broken: list[str] = []
-    read(seeds[0])  # what is imported late is not of a file's making
-    watching = [False]
+    read, work, broken = reading(name), folder / "work", list[str]()
+    # What is imported late is not of a file's making; of what others read, some is refused.
+    seeds = [one for one in sorted((folder / "seeds").iterdir()) if not refusal_of(partial(read, entry(one)))]
+    started, watching = peak_memory() or 0, [False]
 
     def audit(event: str, told: tuple[Any, ...]) -> None:
         if watching[0]:
             forbidden(event, told, broken)
 
     sys.addaudithook(audit)
-    started = peak_memory() or 0
-    while True:
-        rng = np.random.default_rng(seed)
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        path = changed(seeds[int(rng.integers(len(seeds)))], work, rng)
-        state = folder / ".state"
-        state.write_text(json.dumps({"seed": seed}))
-        state.replace(folder / "state")
-        fault = ""
+    for number in range(seed, seed + (1 if once else MOST_FILES)):
+        if once:
+            path = entry(work)
+        else:
+            rng = np.random.default_rng(number)
+            shutil.rmtree(work, ignore_errors=True)
+            tell(folder, {"seed": number, "fault": CHANGING})
+            path = changed(seeds[int(rng.integers(len(seeds)))], work, rng)
+        tell(folder, {"seed": number})
         watching[0] = True
-        try:
-            read(path)
-        except NuclensError as error:
-            if not str(error).startswith(str(path)) or "\n" in str(error):
-                fault = f"text: {error!r}"
-        except Exception as error:  # noqa: BLE001 - anything else is what is looked for
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            fault = f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error}"[:300]
-        finally:
-            watching[0] = False
+        fault = fault_of(read, path)
+        watching[0] = False
         if broken:
             fault = f"did {broken[0]}"
         elif (peak_memory() or 0) - started > MOST_BYTES:
             fault = f"memory of {peak_memory()} bytes"
         if fault:
-            (folder / "state").write_text(json.dumps({"seed": seed, "fault": fault}))
+            tell(folder, {"seed": number, "fault": fault})
             sys.exit(3)
-        seed += 1
+
+
+def tell(folder: Path, state: dict[str, Any]) -> None:
+    (folder / ".state").write_text(json.dumps(state))
+    (folder / ".state").replace(folder / "state")
+
+
+def fault_of(read: Callable[[Path], object], path: Path) -> str:
+    """What is wrong with how a file is read, or refused."""
+    try:
+        read(path)
+    except NuclensError as error:
+        return "" if str(error).startswith(str(path)) and "\n" not in str(error) else f"text: {error!r}"
+    except Exception as error:  # noqa: BLE001 - anything else is what is looked for
+        frames = traceback.extract_tb(error.__traceback__)
+        where = next((frame for frame in reversed(frames) if "nuclens" in frame.filename), frames[-1])
+        return f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error}"[:300]
+    return ""
 
 
 def forbidden(event: str, told: tuple[Any, ...], broken: list[str]) -> None:
@@ -182,17 +296,31 @@ def forbidden(event: str, told: tuple[Any, ...], broken: list[str]) -> None:
         broken.append(f"{event} {told!r:.200}")
 
 
+def refusal_of(way: Callable[[], object]) -> NuclensError | None:
+    """What a way of reading says against a file, which the other ways have to read all the same."""
+    try:
+        way()
+    except NuclensError as error:
+        return error
+    return None
+
+
 def reading(name: str) -> Callable[[Path], object]:
     kind, _, plugin = name.partition("/")
     if kind == "formats":
         one = FORMATS.get(plugin)
 
         def read(path: Path) -> None:
-            one.read(path)
+            ways: list[Callable[[], object]] = [lambda: one.read(path)]
             if hasattr(one, "predict"):
-                one.predict(path)
-            for image in one.images(path).values() if hasattr(one, "images") else ():
-                image()
+                ways.append(lambda: one.predict(path))
+            if hasattr(one, "images"):
+                ways.append(lambda: [image() for image in one.images(path).values()])
+            if hasattr(one, "parts"):
+                ways.append(lambda: [len(part) for part in one.parts(path)])
+            refused = [refusal for way in ways if (refusal := refusal_of(way))]
+            if refused:
+                raise refused[0]
 
         return read
     reader = READERS.get(plugin)
@@ -207,138 +335,6 @@ def reading(name: str) -> Callable[[Path], object]:
             slide.digest  # noqa: B018 - which reads all files of the slide
 
     return look
-
-
-# --- what is read ---
-
-
-def samples(name: str, data: Path, folder: Path) -> None:
-    """Sound files of a kind."""
-    from nuclens.testing.nuclei import CASES
-
-    kind, _, plugin = name.partition("/")
-    if kind == "formats":
-        one = FORMATS.get(plugin)
-        for case in ("one", "many", "foreign", "untyped", "pixels only"):
-            with suppress(NuclensError):
-                one.write(
-                    folder / f"{case}{one.suffix if one.suffix.startswith('.') else '-' + one.suffix}", CASES[case]()
-                )
-        return
-    pictures = sorted((data / "tnbc").rglob("*.webp"))[:1] + sorted((data / "monuseg").rglob("*.webp"))[:1]
-    for number, (suffix, write) in enumerate(made_pictures(pictures[0])):
-        if suffix in READERS.get(plugin).suffixes:
-            write(folder / f"{number}{suffix}")
-    for path in sorted((data / "slides").iterdir()):
-        if path.suffix in READERS.get(plugin).suffixes and path.stat().st_size < 5 << 20:
-            shutil.copy(path, folder / path.name)
-
-
-def made_pictures(picture: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
-    """Small pictures and slides of every kind, by suffix, and what writes each."""
-    import imagecodecs
-    import tifffile
-
-    from nuclens.testing.slides import write_dicom, write_mrxs, write_svs
-
-    rgb = np.ascontiguousarray(imagecodecs.imread(picture)[:300, :280, :3])
-    yield ".png", lambda path: path.write_bytes(imagecodecs.png_encode(rgb))
-    yield ".jpg", lambda path: path.write_bytes(imagecodecs.jpeg8_encode(rgb))
-    yield ".webp", lambda path: path.write_bytes(imagecodecs.webp_encode(rgb))
-    yield ".bmp", lambda path: path.write_bytes(imagecodecs.bmp_encode(rgb))
-    yield ".jp2", lambda path: path.write_bytes(imagecodecs.jpeg2k_encode(rgb))
-    for compression in ("jpeg", "deflate", "lzw", None):
-        yield ".tif", partial(tifffile.imwrite, data=rgb, tile=(64, 64), compression=compression)
-    yield ".tif", lambda path: tifffile.imwrite(path, rgb[..., 0].astype(np.uint16), metadata={"axes": "YX"}, ome=True)
-    yield ".svs", lambda path: write_svs(path, rgb)
-    yield ".dcm", lambda path: write_dicom(path, rgb)
-    images = {(row, row): rgb[32 * row : 32 * row + 32, :32] for row in range(4)}
-    yield ".mrxs", lambda path: write_mrxs(path, images, (4, 4))
-
-
-def changed(source: Path, work: Path, rng: np.random.Generator) -> Path:
-    """A copy of a file or folder with errors in it."""
-    path = work / source.name
-    beside = source.with_suffix("")  # MRXS keeps its tiles in a folder
-    if source.is_dir():
-        shutil.copytree(source, path)
-    else:
-        shutil.copy(source, path)
-        if source.suffix == ".mrxs" and beside.is_dir():
-            shutil.copytree(beside, work / beside.name)
-    files = sorted(part for part in work.rglob("*") if part.is_file())
-    victim = files[int(rng.integers(len(files)))]
-    if len(files) > 1 and rng.random() < 0.05:
-        victim.unlink()
-        return path
-    data = victim.read_bytes()
-    for _ in range(int(rng.integers(1, 5))):
-        data = unpacked(data, rng, victim.suffix in TEXTS or source.suffix in TEXTS)
-    victim.write_bytes(data)
-    return path
-
-
-def unpacked(data: bytes, rng: np.random.Generator, text: bool) -> bytes:
-    """Errors put into data, and mostly into what is compressed in it, where it is."""
-    if data[:2] == b"\x1f\x8b" and rng.random() < 0.8:
-        with suppress(OSError, EOFError):
-            return gzip.compress(mutated(gzip.decompress(data), rng, True), mtime=0)
-    if data[:2] == b"PK" and rng.random() < 0.8:
-        with suppress(zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError, RuntimeError):
-            return zipped(data, rng)
-    return mutated(data, rng, text)
-
-
-def zipped(data: bytes, rng: np.random.Generator) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as before, zipfile.ZipFile(packed, "w") as after:
-        names = before.namelist()
-        victim = names[int(rng.integers(len(names)))]
-        for one in names:
-            content = before.read(one)
-            after.writestr(one, mutated(content, rng, False) if one == victim else content)
-    return packed.getvalue()
-
-
-def mutated(data: bytes, rng: np.random.Generator, text: bool) -> bytes:
-    if not data:
-        return TOKENS[int(rng.integers(len(TOKENS)))]
-    if text and rng.random() < 0.6:
-        return respelt(data, rng)
-    # Headers and directories are at the ends of files.
-    near = int(rng.integers(3))
-    reach = min(len(data), 4096)
-    place = int(rng.integers(len(data))) if near == 0 else int(rng.integers(reach))
-    place = len(data) - 1 - place if near == 2 else place
-    kind = int(rng.integers(7))
-    if kind == 0:
-        return data[:place] + bytes([data[place] ^ (1 << int(rng.integers(8)))]) + data[place + 1 :]
-    if kind == 1:
-        return data[:place] + rng.bytes(int(rng.integers(1, 9))) + data[place + 1 :]
-    if kind in (2, 3):
-        size = 1 << int(rng.integers(4))
-        numbers = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 40, (1 << 64) - 1)
-        value = numbers[int(rng.integers(len(numbers)))] & ((1 << 8 * size) - 1)
-        order: Any = "little" if rng.random() < 0.7 else "big"
-        return data[:place] + value.to_bytes(size, order) + data[place + size :]
-    length = int(rng.integers(1, max(2, min(len(data), 2000))))
-    if kind == 4:
-        return data[:place] + data[place + length :]
-    if kind == 5:
-        return data[:place] + data[place : place + length] * int(rng.integers(2, 5)) + data[place + length :]
-    return data[:place] if rng.random() < 0.5 else data[:place] + data[:length] + data[place + length :]
-
-
-def respelt(data: bytes, rng: np.random.Generator) -> bytes:
-    """A number, a word or a mark of a text, changed."""
-    token = TOKENS[int(rng.integers(len(TOKENS)))]
-    spans = [found.span() for found in NUMBERS.finditer(data)]
-    if spans and rng.random() < 0.6:
-        start, end = spans[int(rng.integers(len(spans)))]
-        return data[:start] + token + data[end:]
-    marks = [place for place, byte in enumerate(data) if byte in b'{}[],:"\n']
-    place = marks[int(rng.integers(len(marks)))] if marks else 0
-    return data[:place] + (token if rng.random() < 0.5 else b"") + data[place + 1 :]
 
 
 if __name__ == "__main__":

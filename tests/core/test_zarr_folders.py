@@ -123,6 +123,7 @@ def test_big_endian_of_version_3(tmp_path: Path) -> None:
     ({"dtype": "|O"}, "no array that can be read|wanted whole ones"),
     ({"dtype": "oops"}, "no array that can be read"),
     ({"fill_value": "x"}, "no array that can be read"),
+    ({"fill_value": 1 << 62}, "has a fill value of 4611686018427387904"),
 ])  # fmt: skip
 def test_claims_are_checked_before_memory_is_taken(make: Any, changes: Any, reason: str, tmp_path: Path) -> None:
     if make is v3:

@@ -97,6 +97,13 @@ def linked(name: str, link: Any) -> Callable[[Path], Path]:
     return changed(change)
 
 
+def numbered(file: Any) -> None:
+    """Make it a table from elsewhere whose rows are called by numbers."""
+    attributes = dict(file["obs/_index"].attrs)
+    del file["uns/nuclens"], file["obs/_index"]
+    file.create_dataset("obs/_index", data=np.arange(5)).attrs.update(attributes | {"encoding-type": "array"})
+
+
 HOSTILE: dict[str, Callable[[Path], Path]] = {
     "a link out": linked("obsm/spatial", h5py.ExternalLink("/etc/hostname", "/x")),
     "a soft link": linked("obsm/spatial", h5py.SoftLink("/obsm/class_prob")),
@@ -108,6 +115,10 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     "far corners": replaced("uns/outlines/vertices", data=np.full((1000, 2), 1e30)),
     "offsets that jump": replaced("uns/outlines/offsets", data=np.array([0, 9, 3, 900, 2, 5])),
     "no spatial": changed(lambda file: file["obsm"].pop("spatial")),
+    "more than the file can hold": replaced("obs/class", shape=(1 << 26,), dtype="u1", chunks=(1 << 20,)),
+    "an index of numbers": changed(numbered),
+    "one array as categories": changed(lambda file: file["obs/score"].attrs.update({"encoding-type": "categorical"})),
+    "a group as one array": changed(lambda file: file["obs/class"].attrs.update({"encoding-type": "array"})),
     "sparse": changed(lambda file: file["obsm/spatial"].attrs.update({"encoding-type": "csr_matrix"})),
 }
 

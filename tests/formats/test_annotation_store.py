@@ -178,6 +178,32 @@ def test_strangers_stores_are_refused_in_one_line(what: str, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("more", ["DEFAULT '{0}'", "AS ('{0}') VIRTUAL"])
+def test_texts_that_rows_only_seem_to_have_are_refused(more: str, tmp_path: Path) -> None:
+    """The file has them once, a table of its rows once for each."""
+    column = f"ALTER TABLE annotations ADD COLUMN properties {more.format('{' + ' ' * 5000 + '}')}"
+    make = changed(
+        *["INSERT INTO annotations(key, cx, cy, geometry) SELECT key, cx, cy, geometry FROM annotations"] * 8,
+        "ALTER TABLE annotations DROP COLUMN properties",
+        column,
+    )
+    path = make(tmp_path / "a.db")
+    with pytest.raises(DataError, match=r"rows of more than the [0-9,]* bytes of the file"):
+        PLUGIN.read(path)
+    with pytest.raises(DataError, match=r"rows of more than the [0-9,]* bytes of the file"):
+        list(PLUGIN.parts(path))
+
+
+def test_outlines_that_unpack_to_far_more_than_the_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nuclens.formats.annotation_store._SPARE", 1 << 10)
+    bomb = zlib.compress(SQUARE + b"\x00" * (1 << 20), 9)
+    path = store(tmp_path / "a.db", ("a", bomb, "{}"), ("b", bomb, "{}"))
+    with pytest.raises(DataError, match=r"outlines of more than [0-9,]* bytes"):
+        PLUGIN.read(path)
+
+
 def test_a_store_that_is_open_elsewhere_is_refused(tmp_path: Path) -> None:
     path = store(tmp_path / "a.db", ("a", zlib.compress(SQUARE), "{}"))
     (tmp_path / "a.db-journal").write_bytes(b"not yet in it")

@@ -110,6 +110,19 @@ def test_rows_that_others_kept_still_open(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got.offsets, wanted.offsets)
 
 
+@pytest.mark.parametrize("packed", ["zstd", "lz4"])
+def test_compressed_batches_are_refused_before_they_are_unpacked(packed: str, tmp_path: Path) -> None:
+    PLUGIN.write(tmp_path / "a.arrow", made(5))
+    table = table_of(tmp_path / "a.arrow")
+    with pa.ipc.new_file(
+        str(tmp_path / "a.arrow"), table.schema, options=pa.ipc.IpcWriteOptions(compression=packed)
+    ) as writer:
+        writer.write_table(table)
+    for read in (PLUGIN.read, lambda path: list(PLUGIN.parts(path))):
+        with pytest.raises(DataError, match=r"a\.arrow: no Arrow file that can be read \(a batch that is compressed"):
+            read(tmp_path / "a.arrow")
+
+
 def test_measurement_called_like_a_column_is_refused(tmp_path: Path) -> None:
     taken: Instances = replace(made(2), measurements={"outline": np.ones(2, np.float32)})
     with pytest.raises(InputError, match="'outline'"):

@@ -223,6 +223,33 @@ def test_filtered_by_others_still_opens(tmp_path: Path) -> None:
     np.testing.assert_array_equal(PLUGIN.read(path).ids, nuclei().ids[5:15])
 
 
+def test_rows_that_pack_to_nothing_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.parquet"
+    PLUGIN.write(path, made(1))
+    table = pq.read_table(path)
+    pq.write_table(table.take(pa.array(np.zeros(100_000, np.int64))), path)
+    monkeypatch.setattr(geoparquet, "_decoded", None)
+    for read in (PLUGIN.read, lambda path: list(PLUGIN.parts(path))):
+        with pytest.raises(DataError, match=r"claims 100,000 rows, of less than 16 bytes each"):
+            read(path)
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_outlines_that_stand_in_the_file_once_are_not_repeated(typed: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    PLUGIN.write(path, made(1))
+    table = pq.read_table(path)
+    content = np.random.default_rng(0).bytes(40_000)
+    outlines = pa.DictionaryArray.from_arrays(pa.array(np.zeros(3000, np.int32)), pa.array([content], pa.binary()))
+    column = outlines if typed else outlines.cast(pa.binary())
+    bomb = pa.table({"geometry": column}).replace_schema_metadata({"geo": table.schema.metadata[b"geo"]})
+    pq.write_table(bomb, path, dictionary_pagesize_limit=1 << 30)
+    with pytest.raises(DataError, match=r"column 'geometry' of 120,000,000 bytes, more than 100 times the file"):
+        PLUGIN.read(path)
+
+
 def test_measurement_called_like_a_column_is_refused(tmp_path: Path) -> None:
     taken = replace(nuclei(2), measurements={"centroid_x": np.ones(2, np.float32)})
     with pytest.raises(InputError, match="'centroid_x'"):

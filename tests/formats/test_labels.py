@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from nuclens.core.labels import compact
 from nuclens.core.records import from_outlines
 from nuclens.core.schema import UNTYPED
 from nuclens.core.types import Frame, Instances
+from nuclens.formats import ome_tiff
 from nuclens.formats.labels import PLUGIN
 
 PIXELS = np.array(
@@ -122,6 +124,23 @@ def test_what_is_no_label_image_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(maps, "MAX_PIXELS", 14)
     with pytest.raises(DataError, match="at most"):
         read(path, PIXELS)
+
+
+@pytest.mark.parametrize(("tag", "field", "reason"), [
+    (279, struct.pack("<HII", 16, 1, 5000), "no TIFF that can be read"),  # 2^62 bytes of pixels
+    (256, struct.pack("<HII", 4, 200, 8), "sides that are no whole numbers"),
+])  # fmt: skip
+def test_tags_of_another_kind_are_told(tag: int, field: bytes, reason: str, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((30, 40), np.uint16), metadata=None, compression="zlib")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    (count,) = struct.unpack_from("<H", data, 8)
+    at = next(at for at in range(10, 10 + 12 * count, 12) if struct.unpack_from("<H", data, at) == (tag,))
+    data[at + 2 : at + 12] = field
+    (tmp_path / "a.tif").write_bytes(data.ljust(5000) + b"\x40" * 8)
+    for way in (PLUGIN.read, PLUGIN.predict, ome_tiff.PLUGIN.read):
+        with pytest.raises(DataError, match=f"^{tmp_path}/a.tif: ") as caught:
+            way(tmp_path / "a.tif")
+        assert way == ome_tiff.PLUGIN.read or reason in str(caught.value)
 
 
 def test_labels_are_predicted_as_they_stand(tmp_path: Path) -> None:

@@ -8,7 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import shapely
 
@@ -186,6 +189,57 @@ def test_claimed_sizes_are_refused(tmp_path: Path) -> None:
     (path / "tables/table/obs/score/c/0").write_bytes(b"\x28\xb5\x2f\xfd\xe0" + (1 << 40).to_bytes(8, "little") + b"x")
     with pytest.raises(DataError, match="tables of more than 4 GiB"):
         PLUGIN.read(path)
+
+
+def test_what_packs_to_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.spatialdata.zarr"
+    PLUGIN.write(path, made(3))
+    changed(path, "obs/score", shape=[1 << 24])
+    with pytest.raises(DataError, match="or 100 times what is stored"):
+        PLUGIN.read(path)
+    PLUGIN.write(path, made(3))
+    file = path / "shapes" / "nuclei" / "shapes.parquet"
+    shapes = pq.read_table(file)
+    pq.write_table(shapes.take(pa.array(np.zeros(9_000, np.int64))), file)
+    monkeypatch.setattr("nuclens.formats.spatialdata._SPARE", 1 << 16)
+    with pytest.raises(DataError, match=r"more shapes than shapes\.parquet has bytes for"):
+        PLUGIN.read(path)
+
+
+def test_numbers_of_texts_are_counted_before_they_are_believed(tmp_path: Path) -> None:
+    path = tmp_path / "a.spatialdata.zarr"
+    PLUGIN.write(path, made(3))
+    chunk = path / "tables/table/obs/_index/c/0"
+    texts = bytes(imagecodecs.zstd_decode(chunk.read_bytes()))
+    assert texts[:4] == (3).to_bytes(4, "little")
+    for content in ((1 << 28).to_bytes(4, "little") + texts[4:], b"\xff" * 4):
+        chunk.write_bytes(imagecodecs.zstd_encode(content))
+        with pytest.raises(DataError, match="or 100 times what is stored"):
+            PLUGIN.read(path)
+
+
+def test_shapes_of_the_same_index_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.spatialdata.zarr"
+    PLUGIN.write(path, made(3))
+    file = path / "shapes" / "nuclei" / "shapes.parquet"
+    shapes = geopandas.read_parquet(file)
+    shapes.index = [0, 1, 1]
+    shapes.to_parquet(file)
+    with pytest.raises(DataError, match="two shapes have the same index"):
+        PLUGIN.read(path)
+
+
+@pytest.mark.filterwarnings("ignore:.* names are not unique:UserWarning")
+def test_measurements_of_the_same_name_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.spatialdata.zarr"
+    PLUGIN.write(path, made(3))
+    found = spatialdata.read_zarr(path)
+    table = found.tables["table"].copy()
+    table.var_names = ["Circularity"] * table.n_vars
+    with anndata.settings.override(auto_shard_zarr_v3=False):
+        spatialdata.SpatialData(shapes=dict(found.shapes), tables={"table": table}).write(tmp_path / "b.zarr")
+    with pytest.raises(DataError, match="two measurements have the same name"):
+        PLUGIN.read(tmp_path / "b.zarr")
 
 
 def test_tables_that_lost_what_they_need_are_told(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from nuclens.core.errors import UnreadableImageError
 from nuclens.core.slides import open_image
-from nuclens.testing.slides import write_svs
+from nuclens.testing.slides import write_dicom, write_svs
 
 SUFFIXES = [".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".czi", ".tif"]
 
@@ -99,6 +99,20 @@ def test_no_tiles_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(tiff(16, 16, tiles=0))
     with pytest.raises(UnreadableImageError, match=r"a.tif: lacks some of its tiles"):
         open_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("reader", ["openslide", "wsidicom"])
+def test_more_tiles_than_the_file_has_bytes_are_refused(tmp_path: Path, reader: str) -> None:
+    if reader == "wsidicom":
+        pytest.importorskip("wsidicom")
+    path = tmp_path / "a.dcm"
+    write_dicom(path, np.zeros((40, 30, 3), np.uint8))
+    data = path.read_bytes()
+    at = data.index(b"\x28\x00\x08\x00IS")
+    claim = b"\x28\x00\x08\x00IS\x0a\x002147483648"
+    path.write_bytes(data[:at] + claim + data[at + 8 + data[at + 6] :])
+    with pytest.raises(UnreadableImageError, match=r"a\.dcm: a\.dcm claims 2147483648 tiles in \d+ bytes"):
+        open_image(path, reader=reader)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (17, 16)])

@@ -62,6 +62,29 @@ def test_it_is_asked_first(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> N
         assert isinstance(slide, DicomSlide)
 
 
+def test_a_size_that_nobody_has_is_refused_before_memory_is_taken(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]
+) -> None:
+    path = write_series(tmp_path, rgb)
+    data = path.read_bytes()
+    for tag in (b"\x48\x00\x06\x00UL\x04\x00", b"\x48\x00\x07\x00UL\x04\x00"):
+        at = data.index(tag) + len(tag)
+        data = data[:at] + b"\xff" * 4 + data[at + 4 :]
+    path.write_bytes(data)
+    with pytest.raises(UnreadableImageError, match=r"one\.dcm: claims 4294967295 x 4294967295 pixels in tiles"):
+        PLUGIN.open(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_numbers_of_half_a_byte_too_many_are_told(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    path = write_series(tmp_path, rgb)
+    data = path.read_bytes()
+    at = data.index(b"\x28\x00\x10\x00US")
+    path.write_bytes(data[: at + 6] + b"\x03\x00\x03\x00\x00" + data[at + 10 :])
+    with pytest.raises(UnreadableImageError, match="^" + str(path)):
+        PLUGIN.open(path)
+
+
 def test_a_damaged_level_is_not_left_out_in_silence(
     tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], capfd: pytest.CaptureFixture[str]
 ) -> None:

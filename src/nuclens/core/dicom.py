@@ -1,15 +1,18 @@
-"""DICOM slides, whatever reads them: which files make one up, and by which names an archive knows it."""
+"""DICOM slides, whatever reads them: which files make one up, what they claim, by which names an archive knows it."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from nuclens.core.errors import UnreadableImageError
+
 # Which image of its archive a slide is, by the standard's keywords; nothing of the patient.
 IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "FrameOfReferenceUID")
 IDENTIFIED = "dicom."  # before each, in metadata
 
 _HEAD = 1 << 16  # bytes in which a file names its series
+_FRAMES = re.compile(rb"\x28\x00\x08\x00(?:IS(?:.)\x00|.\x00\x00\x00)(\d{1,12})", re.DOTALL)  # explicit or implicit
 _SERIES = re.compile(rb"\x20\x00\x0e\x00UI(.)\x00([\d.]{1,64})", re.DOTALL)
 
 
@@ -18,6 +21,19 @@ def series_files(path: Path) -> list[Path]:
     series = _series(path)
     others = (part for part in path.parent.iterdir() if part.suffix.lower() == ".dcm" and part.is_file())
     return sorted(part for part in others if part != path and series and _series(part) == series)
+
+
+def need_frames(path: Path) -> None:
+    """Check that a file has at least a byte for each image it claims: libraries take memory for all of them first.
+
+    Raises:
+        UnreadableImageError: It has not; the text lacks the path.
+    """
+    with path.open("rb") as file:
+        found = _FRAMES.search(file.read(_HEAD))
+    size = path.stat().st_size
+    if found and int(found[1]) > size:
+        raise UnreadableImageError(f"{path.name} claims {int(found[1])} tiles in {size} bytes; copy it again")
 
 
 def _series(path: Path) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,9 @@ def need_few(path: Path, shape: tuple[int, ...]) -> None:
     Raises:
         DataError: They are.
     """
+    # Of a damaged TIFF a side may be a list of numbers.
+    if not all(isinstance(side, Integral) for side in shape):
+        raise DataError(f"{path}: sides that are no whole numbers; copy it again")
     if math.prod(shape) > MAX_PIXELS:
         raise DataError(f"{path}: {shape} pixels; at most {MAX_PIXELS // 10**6} megapixels are read: cut it")
 

@@ -205,6 +205,8 @@ class ZarrArray:
         place = f"{self.folder.root}: {self.name}"
         if self.dtype.kind not in "iu":
             raise DataError(f"{place} has {self.dtype} numbers; wanted whole ones")
+        if not np.iinfo(self.dtype).min <= self.fill <= np.iinfo(self.dtype).max:
+            raise DataError(f"{place} has a fill value of {self.fill}, which is no {self.dtype}; write it again")
         if len(self.shape) != len(self.chunks) or len(self.shape) < 2 or min((*self.shape, *self.chunks)) < 1:
             raise DataError(f"{place} has shape {self.shape} in chunks of {self.chunks}; wanted rows and columns")
         if set(self.shape[:-2]) - {1}:

@@ -32,11 +32,13 @@ from nuclens.core.wkb import Rings
 
 EXTRA = "anndata"
 _MAX_BYTES = 1 << 32  # of all arrays of a file, unpacked
+_MAX_RATIO, _SPARE = 100, 1 << 24  # times a file's size, and bytes beside that; ids are not packed to a tenth
 _MAX_PARTS = 100_000  # groups and arrays of a file
 _LEVEL = 1  # of compression: higher ones gain a few per cent and take several times as long
 _UNIT = re.compile(r"(µm\^2|px\^2|µm|px|OD)( |$)")
+_PLAIN = {("array", "0.2.0"), ("string-array", "0.2.0")}
 _ENCODINGS = {
-    *(("array", "0.2.0"), ("string-array", "0.2.0"), ("categorical", "0.2.0"), ("nullable-string-array", "0.1.0")),
+    *(*_PLAIN, ("categorical", "0.2.0"), ("nullable-string-array", "0.1.0")),
     *(("nullable-integer", "0.1.0"), ("nullable-boolean", "0.1.0")),
 }
 _KINDS = ("class", "type", "cell_type")  # columns in which a foreign table may have types; the first counts
@@ -125,7 +127,7 @@ def _reading(path: Path) -> Iterator[Any]:
     h5py = optional("h5py", EXTRA)
     try:
         with h5py.File(path, "r") as file:
-            _need_harmless(h5py, file)
+            _need_harmless(h5py, file, min(_MAX_BYTES, _SPARE + _MAX_RATIO * path.stat().st_size))
             yield file
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError, IndexError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -134,8 +136,14 @@ def _reading(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def _need_harmless(h5py: Any, file: Any) -> None:
-    """Check, before an array is read, that it is of plain numbers and texts, in this file, and not too large."""
+def _need_harmless(h5py: Any, file: Any, most: int) -> None:
+    """Check, before an array is read, that it is of plain numbers and texts, in this file, and not too large.
+
+    Args:
+        h5py: The library.
+        file: What it opened.
+        most: Bytes that all arrays may have, unpacked.
+    """
     names: list[str] = []
     file.visit_links(names.append)
     if len(names) > _MAX_PARTS:
@@ -153,8 +161,8 @@ def _need_harmless(h5py: Any, file: Any) -> None:
         if part.is_virtual or part.external or not (texts or part.dtype.kind in "biufS"):
             raise ValueError(f"{name!r} holds other things than numbers and texts of this file")
         total += part.size * part.dtype.itemsize
-        if total > _MAX_BYTES:
-            raise ValueError(f"arrays of more than {_MAX_BYTES:,} bytes")
+        if total > most:
+            raise ValueError(f"arrays of more than {most:,} bytes")
 
 
 def _element(file: Any, name: str) -> Any:
@@ -165,7 +173,7 @@ def _element(file: Any, name: str) -> Any:
     part = file[name]
     for each in (part, *(part.values() if hasattr(part, "values") else ())):
         kind = tuple(_text(each.attrs[f"encoding-{what}"]) for what in ("type", "version"))
-        if kind not in _ENCODINGS:
+        if kind not in _ENCODINGS or (kind in _PLAIN) == hasattr(each, "values"):
             raise ValueError(f"{name!r} is encoded as {' '.join(kind)}; wanted dense numbers or texts")
     return optional("anndata.io", EXTRA).read_elem(file[name])
 
@@ -268,7 +276,10 @@ def _classes(file: Any, column: str) -> tuple[UInt8[np.ndarray, "n"], tuple[str,
 
 def _index(file: Any, table: str) -> list[str]:
     name = _text(file[table].attrs["_index"])
-    return [str(label) for label in _array(file, f"{table}/{name}")]
+    labels = _array(file, f"{table}/{name}")
+    if labels.dtype.kind not in "OSU":
+        raise ValueError(f"the index of {table} has {labels.dtype} numbers; wanted texts")
+    return [str(label) for label in labels]
 
 
 def _text(value: Any) -> str:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,6 +43,7 @@ _LEVEL = 6  # of compression; the 9 of TIAToolbox's own files gains nothing here
 _MAX_CELL = 1 << 22  # bytes that a field may have
 _MAX_OUTLINE = 1 << 22  # bytes that an outline may unpack to: 260,000 corners
 _MAX_BYTES = 1 << 32  # that all outlines of a file read whole may unpack to
+_MAX_RATIO, _SPARE = 30, 1 << 26  # times the file's size, and bytes beside that: outlines are packed to a tenth at best
 _MAGIC = b"SQLite format 3\x00"
 _OWN = ("type", "prob", "score", "anchor_row", "anchor_col")
 _TABLES = """
@@ -52,6 +53,7 @@ CREATE TABLE annotations(id INTEGER PRIMARY KEY, key TEXT UNIQUE, objtype TEXT, 
     geometry BLOB, properties TEXT, area FLOAT NOT NULL);
 """
 _ROW = "INSERT INTO annotations VALUES (?, ?, 'Polygon', ?, ?, ?, ?, ?)"
+_ALL = "SELECT key, cx, cy, geometry, properties FROM annotations ORDER BY id"
 _BOX = "INSERT INTO rtree VALUES (?, ?, ?, ?, ?)"
 _FAULTS = (sqlite3.Error, OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError, zlib.error)
 
@@ -113,7 +115,7 @@ class AnnotationStore:
         """
         with _reading(path) as database:
             header, compressed = _about(path, database)
-            rows = database.execute("SELECT key, cx, cy, geometry, properties FROM annotations ORDER BY id").fetchall()
+            rows = _fetched(database.execute(_ALL), path.stat().st_size)
             return _ours(path, rows, header, compressed) if header else _foreign(path, rows, compressed)
 
     def parts(self, path: Path) -> Iterator[Instances]:
@@ -124,12 +126,12 @@ class AnnotationStore:
         """
         with _reading(path) as database:
             header, compressed = _about(path, database)
-            cursor = database.execute("SELECT key, cx, cy, geometry, properties FROM annotations ORDER BY id")
+            cursor, most = database.execute(_ALL), path.stat().st_size
             if header is None:
-                yield _foreign(path, cursor.fetchall(), compressed)
+                yield _foreign(path, _fetched(cursor, most), compressed)
                 return
             yield _ours(path, [], header, compressed)
-            while rows := cursor.fetchmany(_ROWS):
+            while rows := _fetched(islice(cursor, _ROWS), most):
                 yield _ours(path, rows, header, compressed)
 
 
@@ -191,12 +193,23 @@ def _about(path: Path, database: sqlite3.Connection) -> tuple[Header | None, boo
     for name in ("annotations", "metadata"):
         if not str(made[name]).upper().startswith("CREATE TABLE"):
             raise ValueError(f"{name!r} is no plain table")
-    noted = dict(database.execute("SELECT key, value FROM metadata"))
+    noted = dict(_fetched(database.execute("SELECT key, value FROM metadata"), path.stat().st_size))
     compression = json.loads(noted["compression"])
     if compression not in ("zlib", None):
         raise ValueError(f"compression {compression!r}, wanted 'zlib' or none")
     header = parse_header(path, json.loads(noted["nuclens"])) if "nuclens" in noted else None
     return header, compression is not None
+
+
+def _fetched(cursor: Iterable[tuple[Any, ...]], most: int) -> list[tuple[Any, ...]]:
+    """Rows, of no more bytes than the file has: defaults and generated columns cost it nothing for each."""
+    rows, total = [], 0
+    for row in cursor:
+        total += sum(len(field) for field in row if isinstance(field, str | bytes))
+        if total > most:
+            raise ValueError(f"rows of more than the {most:,} bytes of the file")
+        rows.append(row)
+    return rows
 
 
 def _columns(instances: Instances) -> Iterator[Iterable[Any]]:
@@ -244,6 +257,7 @@ def _type_name(schema: ClassSchema, kind: int) -> str | None:
 def _unpacked(path: Path, rows: list[tuple[Any, ...]], compressed: bool) -> Packed:
     """All outlines in well-known binary."""
     outlines, total = [], 0
+    most = min(_MAX_BYTES, _SPARE + _MAX_RATIO * path.stat().st_size)
     for _, _, _, geometry, _ in rows:
         if geometry is None:
             raise DataError(f"{path}: an annotation is a point; wanted polygons: drop the others")
@@ -255,8 +269,8 @@ def _unpacked(path: Path, rows: list[tuple[Any, ...]], compressed: bool) -> Pack
             if not unpacking.eof:
                 raise ValueError(f"an outline cut short, or of more than {_MAX_OUTLINE:,} bytes")
         total += len(geometry)
-        if total > _MAX_BYTES:
-            raise ValueError(f"outlines of more than {_MAX_BYTES:,} bytes")
+        if total > most:
+            raise ValueError(f"outlines of more than {most:,} bytes")
         outlines.append(geometry)
     lengths = np.array([len(outline) for outline in outlines], np.int64)
     return np.frombuffer(b"".join(outlines), np.uint8), ring_offsets(lengths)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ from nuclens.core.records import Header, header_of, need_free_names, need_known_
 from nuclens.core.types import Instances
 
 ROWS = 8_192  # per record batch
+_TAIL = 10  # bytes: the length of the footer and the last magic
+_CONTINUES = 0xFFFFFFFF  # before the length of a message
 
 _POINT = pa.list_(pa.field("xy", pa.float32(), nullable=False), 2)
 _COLUMNS: dict[str, Any] = {
@@ -84,6 +88,7 @@ class Arrow:
         """
         need_file(path)
         with _reading(path), pa.ipc.open_file(path.read_bytes()) as reader:
+            _need_plain(path)
             table = reader.read_all().combine_chunks()
             table.validate(full=True)
         return _instances(path, table)
@@ -109,6 +114,7 @@ class Arrow:
         """
         need_file(path)
         with _reading(path), path.open("rb") as file, pa.ipc.open_file(file) as reader:
+            _need_plain(path)
             yield _instances(path, reader.schema.empty_table())
             for number in range(reader.num_record_batches):
                 table = pa.Table.from_batches([reader.get_batch(number)])
@@ -124,9 +130,54 @@ def _reading(path: Path) -> Iterator[None]:
     """Tell what a damaged file does to its reader in one line."""
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, struct.error) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"{path}: no Arrow file that can be read ({reason}); make it anew, or copy it again") from error
+
+
+def _need_plain(path: Path) -> None:
+    """Check that no batch is compressed: ours are not, so that what is read is never larger than the file.
+
+    Source: Apache Arrow, Format/File.fbs and Format/Message.fbs.
+    """
+    with path.open("rb") as file:
+        file.seek(-_TAIL, os.SEEK_END)
+        (size,) = struct.unpack("<I", file.read(4))
+        file.seek(-_TAIL - size, os.SEEK_END)
+        footer = file.read(size)
+        for block in _blocks(footer):
+            file.seek(block)
+            mark, length = struct.unpack("<2I", file.read(8))
+            if mark != _CONTINUES:
+                raise ValueError("a batch of before Arrow 0.15")
+            message = file.read(length)
+            header = _field(message, _pointed(message, 0), 2)
+            if header is None or _field(message, _pointed(message, header), 3) is not None:
+                raise ValueError("a batch that is compressed; wanted one as it was written")
+
+
+def _blocks(footer: bytes) -> Iterator[int]:
+    """Where in the file each batch begins."""
+    field = _field(footer, _pointed(footer, 0), 3)
+    if field is not None:
+        first = _pointed(footer, field)
+        for number in range(struct.unpack_from("<I", footer, first)[0]):
+            yield struct.unpack_from("<q", footer, first + 4 + 24 * number)[0]
+
+
+def _pointed(table: bytes, place: int) -> int:
+    """What an offset in a FlatBuffer leads to."""
+    return place + int(struct.unpack_from("<I", table, place)[0])
+
+
+def _field(table: bytes, place: int, number: int) -> int | None:
+    """Where a field of the table at a place in a FlatBuffer is; None where it is left out."""
+    slots = place - struct.unpack_from("<i", table, place)[0]
+    slot = 4 + 2 * number
+    if slot >= struct.unpack_from("<H", table, slots)[0]:
+        return None
+    (offset,) = struct.unpack_from("<H", table, slots + slot)
+    return place + int(offset) if offset else None
 
 
 def _schema(numbers: Iterable[str]) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float64, UInt8
 
@@ -33,7 +34,9 @@ from nuclens.core.types import Instances
 from nuclens.core.wkb import Packed, Rings, pack_polygons, unpack_polygons
 
 ROWS = 8_192  # per row group
-
+_LEAST, _SPARE = 16, 1 << 16  # bytes that a nucleus takes of a file at least, though packed, and a few rows beside that
+_MAX_RATIO = 100  # times the file's size, of the texts of a column
+_USED = ("id", "type_name")  # of other programs' columns, beside outlines
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 # With Arrow's own schema in the file, what is added to the metadata at the end would not be in that of a read table.
 _ENCODING = {"compression": "zstd", "use_dictionary": ["type_name"], "store_schema": False}
@@ -91,12 +94,12 @@ class GeoParquet:
             DataError: It is no GeoParquet file, or has rows without a polygon.
         """
         need_file(path)
-        with _reading(path):
-            table = pq.read_table(path)
-            metadata = table.schema.metadata or {}
+        with _opened(path) as file:
+            metadata = file.schema_arrow.metadata or {}
             if b"nuclens" in metadata:
-                return _ours(path, table, metadata)
-            return _foreign(path, table, metadata)
+                return _ours(path, _decoded(path, file.read()), metadata)
+            used = [name for name in (_geometry_name(path, metadata), *_USED) if name in file.schema_arrow.names]
+            return _foreign(path, _decoded(path, file.read(used)), metadata)
 
     def parts(self, path: Path) -> Iterator[Instances]:
         """Read a result piece by piece, after an empty part that has all columns; a file from elsewhere in one piece.
@@ -105,7 +108,7 @@ class GeoParquet:
             DataError: As of `read`, when the piece is asked for.
         """
         need_file(path)
-        with _reading(path), pq.ParquetFile(path) as file:
+        with _opened(path) as file:
             metadata = file.schema_arrow.metadata or {}
             if b"nuclens" not in metadata:
                 yield self.read(path)
@@ -114,7 +117,7 @@ class GeoParquet:
             for group in range(file.num_row_groups):
                 # One at a time, since what is read of a group is held until the last that was asked for is done.
                 for batch in file.iter_batches(ROWS, row_groups=[group]):
-                    yield _ours(path, pa.Table.from_batches([batch]), metadata)
+                    yield _ours(path, _decoded(path, pa.Table.from_batches([batch])), metadata)
 
 
 PLUGIN = GeoParquet()
@@ -130,6 +133,51 @@ def _reading(path: Path) -> Iterator[None]:
         raise DataError(
             f"{path}: no GeoParquet file that can be read ({reason}); make it anew, or copy it again"
         ) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A file whose rows and texts are no more than it has bytes for; texts that it has in dictionaries stay there."""
+    with _reading(path):
+        with pq.ParquetFile(path) as file:
+            about = file.metadata
+            if about.num_rows * _LEAST > path.stat().st_size + _SPARE:
+                raise ValueError(f"claims {about.num_rows:,} rows, of less than {_LEAST} bytes each")
+            leaves = [about.schema.column(k) for k in range(about.num_columns)]
+            names = {leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"}
+            if b"nuclens" in (about.metadata or {}) and names - set(file.schema_arrow.names):
+                raise ValueError("a column of lists of texts, which none of ours is")
+            coded = names & _coded(about)
+        with pq.ParquetFile(path, read_dictionary=sorted(coded)) as file:
+            yield file
+
+
+def _coded(about: Any) -> set[str]:
+    """Columns with dictionaries, in which a text that many rows have stands once."""
+    groups = (about.row_group(number) for number in range(about.num_row_groups))
+    chunks = (group.column(number) for group in groups for number in range(about.num_columns))
+    return {chunk.path_in_schema for chunk in chunks if any("DICTIONARY" in one for one in chunk.encodings)}
+
+
+def _decoded(path: Path, table: Any) -> Any:
+    """The same without dictionaries, whose texts may not be far larger together than the file."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            size = sum(map(_size, table[place].chunks))
+            if size > _SPARE + _MAX_RATIO * path.stat().st_size:
+                raise ValueError(f"column {field.name!r} of {size:,} bytes, more than {_MAX_RATIO} times the file")
+            table = table.set_column(place, field.name, table[place].cast(field.type.value_type))
+    return table
+
+
+def _size(chunk: Any) -> int:
+    """Bytes of all texts of a column with a dictionary."""
+    kind = chunk.dictionary.type
+    if not (pa.types.is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_binary(kind)
+            or pa.types.is_large_string(kind)):  # fmt: skip
+        return len(chunk)
+    lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())
+    return pc.sum(lengths.take(chunk.indices)).as_py() or 0
 
 
 def _metadata(instances: Instances, extent: Float64[np.ndarray, "4"]) -> dict[str, str]:

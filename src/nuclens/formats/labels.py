@@ -22,6 +22,8 @@ from nuclens.core.records import Header, header_of, parse_header
 from nuclens.core.types import Instances
 
 _CM_UM = 10_000.0
+# Which error a damaged file ends in depends on the byte that is wrong.
+_DAMAGE = (OSError, ValueError, TypeError, RuntimeError, LookupError, ArithmeticError, MemoryError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,16 @@ def _read(path: Path) -> tuple[Prediction, Header | None, float | None]:
             page: Any = file.pages[0]
             labels, ids = need_labels(path, _pixels(path, page))
             return Prediction(labels, np.zeros(len(ids) + 1, np.uint8)), _header(path, page.description), _mpp(page)
-    # Which error a damaged file ends in depends on the byte that is wrong.
-    except (OSError, ValueError, TypeError, RuntimeError, LookupError, ArithmeticError, struct.error) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        LookupError,
+        ArithmeticError,
+        MemoryError,
+        struct.error,
+    ) as error:
         raise DataError(f"{path}: no TIFF that can be read ({error}); copy it again") from error
 
 

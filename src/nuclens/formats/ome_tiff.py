@@ -33,7 +33,7 @@ from nuclens.core.types import Instances
 # Which error a damaged file ends in depends on the byte that is wrong.
 _DAMAGE = (
     *(OSError, ValueError, TypeError, RuntimeError, LookupError, ArithmeticError, AttributeError, AssertionError),
-    *(struct.error, ElementTree.ParseError, tifffile.TiffFileError),
+    *(struct.error, ElementTree.ParseError, tifffile.TiffFileError, MemoryError),
 )
 
 

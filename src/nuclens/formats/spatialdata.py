@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import imagecodecs
 import numpy as np
 import shapely
 from jaxtyping import Float32, Int64, Shaped, UInt8
@@ -32,18 +33,22 @@ from nuclens.core.records import (
     parse_header,
 )
 from nuclens.core.types import Instances, no_instances
-from nuclens.core.zarr_folders import V2_ARRAY, V3, root_keys
+from nuclens.core.zarr_folders import V2_ARRAY, V2_ATTRIBUTES, V2_GROUP, V3, root_keys
 
 EXTRA = "spatialdata"
 _OWN, _SHAPES, _TABLE, _REGION, _INSTANCE, _TYPE = "nuclens", "nuclei", "table", "region", "instance_id", "type"
 _KINDS = (_TYPE, "class", "cell_type")  # columns in which a foreign table may have types; the first counts
 _READ = ("shapes", "tables")  # of all elements
 _MAX_BYTES = 1 << 32  # of all arrays of a folder, unpacked
+_MAX_RATIO, _SPARE = 100, 1 << 24  # times what is stored, and bytes beside that
+_LEAST = 16  # bytes that a shape takes of a file, though packed
 _CODECS = {
     *(None, "bytes", "blosc", "crc32c", "delta", "sharding_indexed", "shuffle", "transpose", "vlen-array"),
     *("vlen-bytes", "vlen-utf8", "zstd"),
 }
 _V2_COPIES = ".zmetadata"
+_ABOUT = (V2_ARRAY, V2_ATTRIBUTES, V2_GROUP, V3, _V2_COPIES)
+_MAX_BLOSC = 1 << 30  # bytes of a chunk
 _ZSTD = b"\x28\xb5\x2f\xfd"
 # What the libraries were seen to raise on folders that are no SpatialData, or damaged.
 _DAMAGE = (
@@ -206,11 +211,15 @@ def _ours(path: Path, found: Any, fields: Any) -> Instances:
     if ids is None:
         raise DataError(f"{path}: the table's index is not one UUID for each nucleus; leave it as it was written")
     shapes = found.shapes[_SHAPES]
+    if not shapes.index.is_unique:
+        raise DataError(f"{path}: two shapes have the same index; leave it as it was written")
     rows = shapes.index.get_indexer(table.obs[_INSTANCE])
     if (rows < 0).any():
         raise DataError(f"{path}: {(rows < 0).sum()} rows of the table have no shape; keep shapes and table together")
     types = _codes(table.obs[_TYPE], schema.names) if schema.types else np.zeros(count, np.uint8)
     need_known_types(path, types, schema)
+    if not table.var_names.is_unique:
+        raise DataError(f"{path}: two measurements have the same name; leave the table as it was written")
     numbers = np.asarray(table[:, list(header.measurements)].X, np.float32).reshape(count, -1)
     return replace(
         from_outlines(schema, *_rings(path, shapes.geometry.to_numpy()[rows])),
@@ -291,7 +300,9 @@ def _rings(
 
 def _need_harmless(path: Path) -> None:
     """Check, before a library reads it, that what is read lies in the folder, runs no code and is not too large."""
-    total = copied = 0
+    parquet = optional("pyarrow.parquet", EXTRA)
+    total = copied = stored = 0
+    texts: set[Path] = set()
     for folder, folders, names in os.walk(path):
         if Path(folder) == path:
             folders[:] = [name for name in folders if name in _READ]
@@ -300,27 +311,61 @@ def _need_harmless(path: Path) -> None:
                 raise DataError(f"{path}: {Path(folder, name).relative_to(path)} is a link; copy what it leads to")
         for name in names:
             place = Path(folder, name)
+            stored += place.stat().st_size
             if name in (V2_ARRAY, V3, _V2_COPIES):
                 fields = json.loads(place.read_bytes())
+                copies = _copies(fields)
                 total += _claimed(fields)
-                copied += sum(map(_claimed, _copies(fields)))
+                copied += sum(map(_claimed, copies.values()))
+                texts.update(Path(folder, key) for key, one in (("", fields), *copies.items()) if _is_texts(one))
             elif place.suffix != ".parquet":
                 total += _unpacked(place)
-    if max(total, copied) > _MAX_BYTES:
-        raise DataError(f"{path}: tables of more than {_MAX_BYTES >> 30} GiB; give a smaller one")
+            elif parquet.read_metadata(place).num_rows * _LEAST > place.stat().st_size + _SPARE:
+                raise ValueError(f"more shapes than {place.name} has bytes for")
+    most = min(_MAX_BYTES, _SPARE + _MAX_RATIO * stored)
+    if max(total, copied) > most or sum(map(_places, texts)) > most:
+        raise DataError(f"{path}: tables of more than {_MAX_BYTES >> 30} GiB, or {_MAX_RATIO} times what is stored")
 
 
-def _copies(fields: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a group repeats of what is said of the groups and arrays below, which libraries believe."""
+def _copies(fields: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a group repeats of what is said of the groups and arrays below, which libraries believe; by their names."""
     below = (fields.get("consolidated_metadata") or fields).get("metadata", {})
-    return [copy for copy in below.values() if isinstance(copy, dict)]
+    return {name.removesuffix(V2_ARRAY): copy for name, copy in below.items() if isinstance(copy, dict)}
+
+
+def _codecs(fields: dict[str, Any]) -> list[Any]:
+    return [*(fields.get("codecs") or ()), *(fields.get("filters") or ()), fields.get("compressor")]
+
+
+def _is_texts(fields: dict[str, Any]) -> bool:
+    """Whether it is of an array whose chunks say how many things of different sizes they have."""
+    return any(codec and str(codec.get("name", codec.get("id"))).startswith("vlen") for codec in _codecs(fields))
+
+
+def _places(array: Path) -> int:
+    """Bytes that a library takes for the things in the chunks of an array, before it looks at them."""
+    chunks = [place for place in array.rglob("*") if place.is_file() and place.name not in _ABOUT]
+    return 8 * sum(int.from_bytes(_content(place)[:4], "little") for place in chunks)
+
+
+def _content(place: Path) -> bytes:
+    data = place.read_bytes()
+    if data.startswith(_ZSTD):
+        return bytes(imagecodecs.zstd_decode(data, out=_unpacked(place) or _SPARE))
+    try:
+        # Blosc has no magic; where its header makes sense, it says how much comes out.
+        if int.from_bytes(data[12:16], "little") == len(data) and int.from_bytes(data[4:8], "little") <= _MAX_BLOSC:
+            return bytes(imagecodecs.blosc_decode(data))
+    except RuntimeError:
+        pass
+    return data
 
 
 def _claimed(fields: dict[str, Any]) -> int:
     """Bytes of an array, as far as they are of one size each; it is of codecs that only unpack."""
     if "shape" not in fields:
         return 0
-    stack = [*(fields.get("codecs") or ()), *(fields.get("filters") or ()), fields.get("compressor")]
+    stack = _codecs(fields)
     for codec in stack:
         name = codec and codec.get("name", codec.get("id"))
         if name not in _CODECS:

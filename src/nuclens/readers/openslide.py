@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from nuclens.core.dicom import IDENTIFIED, IDENTIFIERS, series_files
+from nuclens.core.dicom import IDENTIFIED, IDENTIFIERS, need_frames, series_files
 from nuclens.core.errors import UnreadableImageError, UnsupportedImageError
 from nuclens.core.levels import level_ratio, same_view
 from nuclens.core.pixels import composited, plausible_mpp
@@ -156,7 +156,10 @@ class OpenSlideReader:
             path.open("rb").close()
             try:
                 vendor = openslide.OpenSlide.detect_format(path)
-                slide = ScannedSlide(path, lambda: openslide.OpenSlide(path), companions(path))
+                parts = companions(path)
+                for part in (path, *parts) if vendor == "dicom" else ():
+                    need_frames(part)
+                slide = ScannedSlide(path, lambda: openslide.OpenSlide(path), parts)
                 stack.callback(slide.close)
                 slide.read((0, 0, 1, 1), len(slide.levels) - 1)
             except openslide.OpenSlideUnsupportedFormatError as error:

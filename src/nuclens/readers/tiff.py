@@ -39,6 +39,7 @@ _DAMAGE = (
     AssertionError,
     AttributeError,
     LookupError,
+    MemoryError,  # of sizes that no memory has
     RuntimeError,
     TypeError,
     ValueError,

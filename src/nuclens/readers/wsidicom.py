@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,13 +15,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from nuclens.core.dicom import IDENTIFIED, IDENTIFIERS, series_files
+from nuclens.core.dicom import IDENTIFIED, IDENTIFIERS, need_frames, series_files
 from nuclens.core.errors import MissingExtraError, UnreadableImageError, UnsupportedImageError
 from nuclens.core.levels import same_view
 from nuclens.core.pixels import plausible_mpp
 from nuclens.core.slides import file_digest, need_decodable, need_inside, reading
 from nuclens.core.tiling import Box
 
+_SIZES = ("TotalPixelMatrixRows", "TotalPixelMatrixColumns", "Rows", "Columns")
+_MOST_TILES = 1 << 24  # of a file; the largest slides have a million
 _CACHE = 32 << 20  # bytes of frames, decoded and encoded each
 
 
@@ -144,6 +147,9 @@ class WsiDicomReader:
             files = [path, *series_files(path)]
             settings = wsidicom.config.Settings(decoded_frame_cache_size=_CACHE, encoded_frame_cache_size=_CACHE)
             try:
+                for file in files:
+                    need_frames(file)
+                    _need_plausible(file)
                 with _in_silence():
                     handle = stack.enter_context(wsidicom.WsiDicom.open(files, settings=settings))
                 # One that is damaged is left out, and the slide would be that of its coarser levels.
@@ -157,6 +163,27 @@ class WsiDicomReader:
                 raise UnsupportedImageError(f"no slide that wsidicom understands ({line:.120})") from error
             stack.pop_all()
             return slide
+
+
+def _need_plausible(path: Path) -> None:
+    """Check that there are not too many tiles, for each of which wsidicom takes memory; it says itself what is damaged.
+
+    Raises:
+        UnreadableImageError: There are; the text lacks the path.
+    """
+    import pydicom
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if pydicom.filereader.read_file_meta_info(path).TransferSyntaxUID.is_deflated:
+                return
+            head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_SIZES))
+            high, wide, tall, broad = (int(head.get(name) or 1) for name in _SIZES)
+    except _damage():
+        return
+    if -(-high // max(1, tall)) * -(-wide // max(1, broad)) > _MOST_TILES:
+        raise UnreadableImageError(f"claims {high} x {wide} pixels in tiles of {tall} x {broad}; no slide is as large")
 
 
 def _power(dataset: Any) -> float | None:
@@ -187,12 +214,13 @@ def _in_silence() -> Iterator[None]:
 
 def _damage() -> tuple[type[Exception], ...]:
     """What was seen to be raised on bytes that make no sense: by wsidicom, pydicom and decoders."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
     from wsidicom import errors
 
     own = (kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception))
     return (
         *(*own, RuntimeError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError),
-        *(EOFError, struct.error),
+        *(EOFError, MemoryError, struct.error, BytesLengthException, InvalidDicomError),
     )
 
 
