@@ -2,9 +2,9 @@
 
     python benchmarks/cluster.py ../shared/data [--only overhead kills namespaces] [--repeats 4]
 
-`overhead`: a slide of `--repeats` x `--repeats` copies of a region, segmented by one process of two threads and by two
-workers of one thread, in turn, `--turns` times; core-seconds of all processes, start-up included, and whether files
-are equal.
+`overhead`: two slides of `--repeats` x `--repeats` copies of a region, segmented in turn by one process of two threads,
+by two processes of one thread that have a slide each, and by a scheduler's two workers of one thread, `--turns` times;
+core-seconds of all processes, start-up included, and whether files are equal.
 `kills`: the region in tiles of 512 pixels by two workers, one of which is killed (`kill -9`) twenty times at random
 moments, until the run has ended; tiles that were given out more than once are what was lost. `namespaces` (as root, on
 Linux): scheduler, workers and run in three network namespaces that only a bridge joins. Writes cluster.json in
@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--turns", type=int, default=2)
     arguments = parser.parse_args()
     found = json.loads(SAVED.read_text(encoding="utf-8")) if SAVED.exists() else {}
@@ -60,29 +60,42 @@ def main() -> None:
 
 
 def overhead(region: Path, scratch: Path, repeats: int, turns: int) -> dict[str, Any]:
-    slide = scratch / "made.tif"
-    made_slide.write(region, slide, repeats)
+    slides = [scratch / "a.tif", scratch / "b.tif"]
+    made_slide.write(region, slides[0], repeats)
+    shutil.copy(slides[0], slides[1])
     rows: list[dict[str, Any]] = []
     results = []
+    ways: dict[str, list[tuple[Any, ...]]] = {
+        "one process": [(*slides, "--threads", "2")],
+        "two processes": [(slide, "--threads", "1") for slide in slides],
+        "two workers": [(*slides, "--threads", "2", "--scheduler", "local:2")],
+    }
     for turn in range(turns):
-        for name, more in (("one process", ()), ("two workers", ("--scheduler", "local:2"))):
-            before, began = children(), time.monotonic()
-            out = scratch / f"{name} {turn}"
-            subprocess.run(command(slide, out, "--threads", "2", *more), check=True)
+        for name, calls in ways.items():
+            before, began, out = children(), time.monotonic(), scratch / f"{name} {turn}"
+            processes = [subprocess.Popen(command(out, *map(str, call))) for call in calls]
+            codes = [process.wait() for process in processes]
+            if any(codes):
+                raise SystemExit(f"{name} failed")
             seconds = time.monotonic() - began
             rows.append({"who": name, "core_s": round(children() - before, 1), "seconds": round(seconds)})
             print(rows[-1], flush=True)
-            results.append(files(out / "made"))
-            record = json.loads((out / "made" / "run.json").read_text(encoding="utf-8"))
+            results += [files(out / slide.stem) for slide in slides]
+            record = json.loads((out / "a" / "run.json").read_text(encoding="utf-8"))
             shutil.rmtree(out)
-    ratios = [two["core_s"] / one["core_s"] for one, two in zip(rows[::2], rows[1::2], strict=True)]
+    spent = {name: [row["core_s"] for row in rows if row["who"] == name] for name in ways}
+    against = {
+        f"against {name}": [round(many / one, 3) for one, many in zip(spent[name], spent["two workers"], strict=True)]
+        for name in ("one process", "two processes")
+    }
     return {
+        "slides": 2,
         "mm2": record["mm2"],
         "nuclei": record["nuclei"],
         "tiles": record["tiles"],
         "rate": round(one_core_rate()),
         "runs": rows,
-        "ratios": [round(ratio, 3) for ratio in ratios],
+        **against,
         "equal": all(result == results[0] for result in results),
     }
 
@@ -143,7 +156,7 @@ def kills(region: Path, scratch: Path, *_: int) -> dict[str, Any]:
 
 
 def namespaces(region: Path, scratch: Path, *_: int) -> dict[str, Any]:
-    subprocess.run(command(region, scratch / "alone", "--tile-size", "1024"), check=True)
+    subprocess.run(command(scratch / "alone", str(region), "--tile-size", "1024"), check=True)
     with joined(("sched", "10.87.0.1"), ("work", "10.87.0.2"), ("run", "10.87.0.3")) as inside:
         dask = (sys.executable, "-m", "dask")
         background = [
@@ -153,7 +166,7 @@ def namespaces(region: Path, scratch: Path, *_: int) -> dict[str, Any]:
         try:
             time.sleep(5)
             more = ("--tile-size", "1024", "--scheduler", "tcp://10.87.0.1:8786")
-            subprocess.run([*inside("run"), *command(region, scratch / "apart", *more)], check=True)
+            subprocess.run([*inside("run"), *command(scratch / "apart", str(region), *more)], check=True)
         finally:
             for process in reversed(background):
                 process.terminate()
@@ -164,8 +177,8 @@ def namespaces(region: Path, scratch: Path, *_: int) -> dict[str, Any]:
 # --- what they share ---
 
 
-def command(slide: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "nuclens", "segment", str(slide), "--out", str(out), "--formats", *FORMATS, *more]
+def command(out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "nuclens", "segment", "--out", str(out), "--formats", ",".join(FORMATS), *more]
 
 
 def files(folder: Path) -> dict[str, bytes]:
