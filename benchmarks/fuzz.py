@@ -128,10 +128,10 @@ def fuzzed(name: str, arguments: argparse.Namespace) -> None:
         findings: dict[str, Any] = {}
         while time.monotonic() < began + 60 * arguments.minutes:
             fault, seed = followed(name, arguments, folder, seed, began + 60 * arguments.minutes)
-            if fault and (folder / "work").exists():
+            if fault and (folder / "damaged").exists():
                 kept = arguments.out / name / str(seed - 1)
                 shutil.rmtree(kept, ignore_errors=True)
-                shutil.copytree(folder / "work", kept)
+                shutil.copytree(folder / "damaged", kept)
                 findings.setdefault(kind_of(fault, kept), {"seed": seed - 1, "open": True})
                 print(name, seed - 1, fault, flush=True)
 
@@ -172,7 +172,7 @@ def command(name: str, arguments: argparse.Namespace, folder: Path, seed: int) -
 
 def kind_of(fault: str, kept: Path) -> str:
     """A finding without what differs between files."""
-    return re.sub(r"/\S+/work/|\d{3,}", "", " ".join(fault.replace(str(kept), "").split()))[:160]
+    return re.sub(r"/\S+/damaged/|\d{3,}", "", " ".join(fault.replace(str(kept), "").split()))[:160]
 
 
 def replayed(name: str, arguments: argparse.Namespace) -> None:
@@ -183,7 +183,7 @@ def replayed(name: str, arguments: argparse.Namespace) -> None:
             continue
         with tempfile.TemporaryDirectory() as temporary:
             folder = sown(name, arguments, Path(temporary))
-            shutil.copytree(kept, folder / "work")
+            shutil.copytree(kept, folder / "damaged")
             fault, _ = followed(name, arguments, folder, one["seed"], time.monotonic() + 300)
         print(name, one["seed"], fault or "fixed", flush=True)
         save(name, lambda row, kind=kind, fault=fault: row["findings"][kind].update(open=bool(fault)))  # type: ignore[misc]
@@ -241,7 +241,7 @@ def child(name: str, folder: Path, seed: int, *, once: bool) -> None:
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 28, 1 << 28))
-    read, work, broken = reading(name), folder / "work", list[str]()
+    read, work, broken = reading(name), folder / "damaged", list[str]()
     # What is imported late is not of a file's making; of what others read, some is refused.
     seeds = [one for one in sorted((folder / "seeds").iterdir()) if not refusal_of(partial(read, entry(one)))]
     started, watching = peak_memory() or 0, [False]
