@@ -178,7 +178,7 @@ def namespaces(region: Path, scratch: Path, *_: int) -> dict[str, Any]:
 
 
 def command(out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "nuclens", "segment", "--out", str(out), "--formats", ",".join(FORMATS), *more]
+    return [sys.executable, "-m", "nuclens", "segment", *more, "--out", str(out), "--formats", ",".join(FORMATS)]
 
 
 def files(folder: Path) -> dict[str, bytes]:

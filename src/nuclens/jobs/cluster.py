@@ -61,6 +61,8 @@ _SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "30s",
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
+    # As Dask has it, what is freed goes back to the system at once, and every array is paid for page by page.
+    "distributed.nanny.pre-spawn-environ": {},
 }
 
 
