@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from nuclens.core.contours import ring_offsets
+from nuclens.core.dicom import IDENTIFIED
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.extras import optional
 from nuclens.core.files import need_file, replacing
@@ -31,7 +32,6 @@ from nuclens.core.types import Instances
 from nuclens.core.wkb import Rings
 
 EXTRA = "dicom"
-IDENTIFIERS = "dicom."  # what keys of metadata begin with that say which DICOM slide the nuclei are of
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")  # little-endian, not deflated
 _KIND = "1.2.840.10008.5.1.4.1.1.91.1"
@@ -128,7 +128,7 @@ PLUGIN = DicomAnn()
 def _source(path: Path, instances: Instances) -> Any:
     """What the annotations say of the image they are of; who the patient is stays empty."""
     told = instances.metadata.items()
-    known = {key.removeprefix(IDENTIFIERS): text for key, text in told if key.startswith(IDENTIFIERS)}
+    known = {key.removeprefix(IDENTIFIED): text for key, text in told if key.startswith(IDENTIFIED)}
     if any(name not in known for name in _NEEDED):
         raise InputError(
             f"{path}: these nuclei are not of a DICOM slide, to which DICOM annotations must refer; "

@@ -175,7 +175,8 @@ def run_on(
                 desk.send(jobs[-1], picture, tile)
             while desk.full(jobs):
                 desk.receive()
-            yield from _results(jobs, pool)
+            # With nothing under way, pixels are held by pictures whose files are being written.
+            yield from _results(jobs, pool, wait=not desk.flying and _held(jobs) > _HELD_PX)
         while jobs:
             if desk.flying:
                 desk.receive()
@@ -245,6 +246,11 @@ def _results(jobs: deque[_Job[R]], pool: ThreadPoolExecutor, *, wait: bool = Fal
         yield result.result()
 
 
+def _held(jobs: Iterable[_Job[Any]]) -> int:
+    """Pixels of plain images that are in memory."""
+    return sum(job.held for job in jobs)
+
+
 def _let_go(jobs: Iterable[_Job[Any]]) -> None:
     """Close the pictures of jobs that will not be finished."""
     for job in jobs:
@@ -276,7 +282,7 @@ class _Desk:
         """Whether as much is under way as should be: tiles, or pixels that wait here for theirs."""
         if not self.flying:
             return False
-        return self.flying >= max(1, _PER_THREAD * self._room()) or sum(job.held for job in jobs) > _HELD_PX
+        return self.flying >= max(1, _PER_THREAD * self._room()) or _held(jobs) > _HELD_PX
 
     def receive(self) -> None:
         """Wait for a tile and keep it; one whose workers died goes on its way again.

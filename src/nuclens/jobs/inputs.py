@@ -61,15 +61,15 @@ def _matches(pattern: str | Path) -> Sequence[str | Path]:
     path = Path(pattern) if url is None else local_path(url) or Path()
     try:
         if path.is_dir():
-            listed = [part for part in path.iterdir() if not part.name.startswith(".")]
+            parts = [part for part in path.iterdir() if not part.name.startswith(".")]
         elif has_magic(str(pattern)) and not path.exists():
-            listed = [Path(match) for match in glob(str(pattern), recursive=True)]
+            parts = [Path(match) for match in glob(str(pattern), recursive=True)]
         else:
             return [path]
     except OSError as error:
         raise InputError(f"{pattern}: cannot be looked into ({error.strerror}); wanted pictures") from error
     suffixes = picture_suffixes()
-    found = sorted(part for part in listed if part.suffix.lower() in suffixes and part.is_file())
+    found = sorted(part for part in parts if part.suffix.lower() in suffixes and part.is_file())
     if not found:
         raise InputError(f"{pattern}: no picture there; wanted files ending in {' '.join(suffixes)}")
     return _slides(found)
