@@ -74,7 +74,7 @@ xarray-schema, which SpatialData needs, imports `pkg_resources`.
 """
 FORMATS = {
     "anndata": "results as AnnData (`.h5ad`), by its own library, with pandas, SciPy and h5py",
-    "dicom": "DICOM annotations, by highdicom and pydicom",
+    "dicom": "DICOM annotations, by highdicom and pydicom, and DICOM slides, by wsidicom",
 }
 
 

@@ -65,3 +65,10 @@ def test_what_contributing_tells_to_write_passes(title: str, room: str, tmp_path
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))]
+    assert len(links) > 100
+    assert [(page.name, link) for page, link in links if "://" not in link and not (page.parent / link).exists()] == []
