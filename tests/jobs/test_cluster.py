@@ -30,10 +30,12 @@ from distributed.diagnostics.plugin import SchedulerPlugin  # noqa: E402
 from nuclens.cli import INTERRUPTED  # noqa: E402
 from nuclens.core.errors import ClusterFault, DataError, InputError, UnreadableImageError  # noqa: E402
 from nuclens.core.plan import instruction_class  # noqa: E402
-from nuclens.core.slides import open_image  # noqa: E402
-from nuclens.core.types import Progress  # noqa: E402
+from nuclens.core.slides import array_slide, open_image  # noqa: E402
+from nuclens.core.tiling import Tile  # noqa: E402
+from nuclens.core.types import Progress, no_instances  # noqa: E402
+from nuclens.jobs import cluster as cluster_module  # noqa: E402
 from nuclens.jobs.batch import BatchOptions, segment_files  # noqa: E402
-from nuclens.jobs.bench import Bench, Order, Terms, terms_of  # noqa: E402
+from nuclens.jobs.bench import Bench, Delivery, Order, Terms, terms_of  # noqa: E402
 from nuclens.jobs.results import JOURNAL  # noqa: E402
 from nuclens.jobs.segment import Tool  # noqa: E402
 
@@ -486,3 +488,49 @@ def test_terms_tell_what_differs() -> None:
     assert own.differences(replace(own, nuclens="0.9")) == "nuclens 0.9 and not 1.0"
     assert own.differences(replace(own, processor="sse")) == "processor sse and not avx2"
     assert replace(own, processor="").differences(replace(own, processor="sse")) == ""
+
+
+def test_pictures_wait_until_the_files_of_others_are_written(
+    painted_model: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that do tiles faster than files are written do not fill the memory with open pictures."""
+
+    class Done:
+        def __init__(self, order: Order) -> None:
+            self.delivery = Delivery(no_instances(order.frame, segmenter.model.card.schema), "", {})
+
+        def add_done_callback(self, call: Callable[[Any], None]) -> None:
+            call(self)
+
+        def result(self) -> Delivery:
+            return self.delivery
+
+        def release(self) -> None:
+            pass
+
+    class Client:
+        status = "running"
+
+        def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+            return {"workers": {"one": {"nthreads": 8, "resources": {"bench": 8}, "status": "running"}}}
+
+        def submit(self, task: Any, bench: str, order: Order, tile: Tile, **_: Any) -> Done:
+            return Done(order)
+
+    segmenter = Tool(str(painted_model), "openvino", "", 64).load(1)
+    begun, ended, most = [0], [0], [0]
+
+    def pictures() -> Iterator[Any]:
+        for _ in range(30):
+            begun[0] += 1
+            most[0] = max(most[0], begun[0] - ended[0])
+            yield segmenter.picture("a", array_slide(paint(60, 60, [])), 0.25)
+
+    def finish(_: Any) -> None:
+        time.sleep(0.02)
+        ended[0] += 1
+
+    monkeypatch.setattr(cluster_module, "_HELD_PX", 1)
+    crew = cluster_module.Crew(Client(), "here", "bench", "none")
+    assert list(cluster_module.run_on(crew, segmenter, pictures(), finish)) == [None] * 30
+    assert most[0] <= 6
