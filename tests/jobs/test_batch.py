@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from jaxtyping import UInt8
 
 from nuclens.core.errors import (
@@ -220,6 +221,7 @@ def test_an_unknown_format_has_near_names(
         ({"tile_px": 100}, InputError),
         ({"model": "absent"}, InputError),
         ({"engine": "absent"}, UnknownPluginError),
+        ({"reader": "absent"}, UnknownPluginError),
     ],
 )
 def test_a_senseless_setting_is_told_once_before_any_work(
@@ -288,6 +290,22 @@ def test_another_request_in_the_same_folder_is_refused(
     assert {outcome.error.exit_code for outcome in again if outcome.error} == {2}
     assert again[2].record["nuclei"] == 3
     assert [row["status"] for row in table(out)] == ["failed", "failed", "done"]
+
+
+def test_a_reader_that_is_named_is_the_only_one_asked_and_part_of_the_plan(
+    tmp_path: Path, options: BatchOptions, paint: Paint
+) -> None:
+    slide, png = tmp_path / "a.tif", save(tmp_path / "b.png", paint(90, 100, DISCS))
+    tifffile.imwrite(slide, paint(90, 100, DISCS), tile=(64, 64))
+    for name, other in (("tiff", "openslide"), ("openslide", "tiff")):
+        out = tmp_path / name
+        done, refused = segment_files([slide, png], out, varied(options, reader=name))
+        assert (done.record["nuclei"], done.record["plan"]["reader"]) == (3, name)
+        assert str(refused.error).startswith(f"{png}: ")
+        [anyhow] = segment_files([slide], out, options)
+        assert anyhow.skipped
+        [otherwise] = segment_files([slide], out, varied(options, reader=other))
+        assert "was made with another reader" in str(otherwise.error)
 
 
 def test_another_model_in_the_same_folder_is_refused(

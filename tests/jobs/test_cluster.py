@@ -476,6 +476,9 @@ def test_a_picture_that_is_another_on_the_worker_is_refused(slide: Path, painted
     assert bench.tile(order, picture.tiles[0]).nuclei is not None
     bench.teardown(Worker())
     asyncio.run(bench.setup(Worker()))
+    image = replace(order.plan, reader="image")  # which reads no TIFF
+    with pytest.raises(UnreadableImageError, match="wanted a PNG"):
+        bench.tile(replace(order, plan=image), picture.tiles[0])
     for change in ({"levels": ((570, 711),)}, {"size": size + 1}):
         with pytest.raises(DataError, match=r"has levels of .*wanted the same file under the same path"):
             bench.tile(replace(order, **change), picture.tiles[0])

@@ -71,6 +71,7 @@ class How:
         threads: Cores to keep busy; if not given, all that the scheduler or the container allows.
         scheduler: Have tiles done by other processes: local, local:N, or the address or file of a Dask scheduler.
         mixed: Let workers take part whose processors round otherwise than those of most.
+        reader: Open inputs with this reader alone, as tiff or cucim; if not given, with the first that can.
     """
 
     model: str = "default"
@@ -80,6 +81,7 @@ class How:
     threads: Annotated[int | None, Parameter(env_var="SLURM_CPUS_PER_TASK")] = None
     scheduler: str = ""
     mixed: Annotated[bool, FLAG] = False
+    reader: str = ""
 
 
 _EVERYWHERE, _AS_USUAL = Where(), How()
@@ -126,6 +128,7 @@ def segment(
         scheduler=how.scheduler,
         mixed=how.mixed,
         area=Area(where.tissue, where.region, where.frame, where.strict),
+        reader=how.reader,
         cache=outputs.cache,
     )
     with progress() as report, _logged(Destination(outputs.out, outputs.cache).folder / LOG):

@@ -39,6 +39,7 @@ class Plan:
         region: Box of level 0 whose nuclei are wanted, None for all.
         tissue: Digest of the mask whose nuclei are wanted, empty for all.
         origin: Row and column of the results' frame where level 0 begins.
+        reader: What decodes the input: of a coarser level another may give other pixels.
     """
 
     image: str
@@ -54,6 +55,7 @@ class Plan:
     region: Box | None = None
     tissue: str = ""
     origin: tuple[int, int] = (0, 0)
+    reader: str = ""
 
     @property
     def digest(self) -> str:

@@ -58,6 +58,10 @@ class Slide(Protocol):
         """SHA-256 of the file's bytes, or of all files that make up the slide."""
 
     @property
+    def reader(self) -> str:
+        """Name of the reader whose pixels these are: another's may round otherwise."""
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What was done to the picture that its owner may want to know."""
 
@@ -109,12 +113,14 @@ class ArraySlide:
         mpp: Micrometres per pixel, or None where unknown.
         digest: SHA-256 of the file, or of the array there was instead.
         notes: What was done to the picture.
+        reader: Name of the reader, empty for an array.
     """
 
     rgb: UInt8[np.ndarray, "h w 3"]
     mpp: float | None
     digest: str
     notes: tuple[str, ...] = ()
+    reader: str = ""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -183,7 +189,7 @@ class FetchedSlide:
         """
         self._slide, self._copy, self.state = slide, copy, copy.state
         self.shape, self.levels, self.mpp, self.power = slide.shape, slide.levels, slide.mpp, slide.power
-        self.notes, self.origin, self.plane = slide.notes, slide.origin, slide.plane
+        self.notes, self.origin, self.plane, self.reader = slide.notes, slide.origin, slide.plane, slide.reader
         self.identifiers: dict[str, str] = getattr(slide, "identifiers", {})
 
     @property

@@ -28,7 +28,7 @@ from nuclens.core.files import replacing
 from nuclens.core.flow import Stopwatch
 from nuclens.core.plan import scale_of
 from nuclens.core.remote import fetched, state
-from nuclens.core.slides import companions, file_digest, open_image
+from nuclens.core.slides import READERS, companions, file_digest, open_image
 from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import Progress
 from nuclens.core.urls import shown, url_of
@@ -65,6 +65,7 @@ class BatchOptions:
             empty for none.
         mixed: Whether processors of several classes may take part.
         area: Which part of each input is searched.
+        reader: Name of the only reader to open inputs with; empty for the first that can.
         cache: Folder for what is fetched from URLs, and for what is not finished of results that go to one; one of
             the user's own for temporary files, if not given.
     """
@@ -80,6 +81,7 @@ class BatchOptions:
     scheduler: str = ""
     mixed: bool = False
     area: Area = field(default_factory=Area)
+    reader: str = ""
     cache: Path | None = None
 
 
@@ -199,6 +201,8 @@ def segment_files(
 def _segmenter(options: BatchOptions) -> Segmenter:
     """What plans pictures and, unless others do, runs them."""
     segmenter = _tool(options).load(options.threads)
+    if options.reader:
+        READERS.get(options.reader)
     if options.mpp is not None:
         scale_of(segmenter.model.card, options.mpp, "--mpp")
     return segmenter
@@ -220,6 +224,7 @@ def _request(segmenter: Segmenter, formats: Sequence[str], options: BatchOptions
         "tile_size": options.tile_px,
         "mpp": options.mpp,
         "formats": list(formats),
+        **({"reader": options.reader} if options.reader else {}),
         **_area_request(options.area),
     }
 
@@ -376,7 +381,7 @@ def _opened(segmenter: Segmenter, task: _Task, options: BatchOptions) -> Picture
     clock = Stopwatch()
     try:
         with clock.stage("open"):
-            slide = open_image(task.path, options.cache)
+            slide = open_image(task.path, options.cache, reader=options.reader)
     except NuclensError as error:
         return error
     try:

@@ -207,7 +207,7 @@ class _Slides:
 
 def _opened(order: Order) -> Slide:
     """The slide of an order. To digest it would be to read all of it on every worker, so its sizes have to do."""
-    slide = open_image(order.name)
+    slide = open_image(order.name, reader=order.plan.reader)
     size = size_of(order.name) if order.size is not None else None
     if (slide.levels, size) != (order.levels, order.size):
         slide.close()

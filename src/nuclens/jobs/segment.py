@@ -91,6 +91,7 @@ class Segmenter:
             region=region,
             tissue=tissue.digest if tissue else "",
             origin=origin,
+            reader=slide.reader,
         )
         grid = working_shape(slide.shape, scale)
         tiles = tile_plan(grid, plan.core_px, plan.halo_px, card.stride, margin_px=MARGIN_PX, offset=plan.offset_px)

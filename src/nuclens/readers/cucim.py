@@ -29,10 +29,11 @@ class CucimSlide:
         digest: SHA-256 of the file.
         notes: What its owner may want to know.
         origin: The slide is its own plane.
+        reader: "cucim".
         plane: Height and width of level 0.
     """
 
-    origin = (0, 0)
+    origin, reader = (0, 0), "cucim"
 
     def __init__(self, path: Path, handle: Any, digest: str) -> None:
         """Read what the file says of itself.

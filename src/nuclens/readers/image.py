@@ -44,7 +44,7 @@ class ImageReader:
             rgb, notes = to_rgb8(_upright(_decoded(data, header), header.orientation))
         mpp, mpp_notes = plausible_mpp(*header.pixel_um) if header.pixel_um else (None, ())
         turned = () if header.orientation == 1 else ("turned upright as its Exif orientation says",)
-        return ArraySlide(rgb, mpp, hashlib.sha256(data).hexdigest(), (*notes, *mpp_notes, *turned))
+        return ArraySlide(rgb, mpp, hashlib.sha256(data).hexdigest(), (*notes, *mpp_notes, *turned), "image")
 
 
 def _decoded(data: bytes, header: Header) -> Shaped[np.ndarray, "h w *c"]:

@@ -39,7 +39,10 @@ class ScannedSlide:
         origin: Upper left corner of the bounds; (0, 0) where there are none.
         plane: Height and width of the file's own level 0.
         identifiers: Which image of its archive a DICOM slide is, as metadata has it; nothing of the patient.
+        reader: "openslide".
     """
+
+    reader = "openslide"
 
     def __init__(self, path: Path, opened: Callable[[], Any], parts: Sequence[Path] = ()) -> None:
         """Read what the file says of itself.

@@ -69,7 +69,10 @@ class TiffSlide:
         plane: `shape`.
         mpp: From OME, Aperio or ImageJ metadata, else from the resolution tags where they are a microscope's.
         notes: What is done to the pixels.
+        reader: "tiff".
     """
+
+    reader = "tiff"
 
     def __init__(self, path: Path, file: tifffile.TiffFile) -> None:
         """Check what the file claims and decode its first pixel.

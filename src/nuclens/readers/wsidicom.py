@@ -37,11 +37,12 @@ class DicomSlide:
         power: As the objective of the optical path states it.
         notes: What its owner may want to know.
         origin: The slide is its own plane.
+        reader: "wsidicom".
         plane: Height and width of level 0.
         identifiers: Which image of its archive it is, as metadata has it; nothing of the patient.
     """
 
-    origin = (0, 0)
+    origin, reader = (0, 0), "wsidicom"
 
     def __init__(self, path: Path, handle: Any, files: list[Path]) -> None:
         """Read what the files say of themselves.

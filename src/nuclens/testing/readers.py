@@ -131,6 +131,12 @@ class ReaderContract:
         with self.opened(path) as slide:
             assert slide.digest == sha256(path.read_bytes()).hexdigest()
 
+    def test_a_slide_names_its_reader(self, tmp_path: Path) -> None:
+        """Plans hold it, and whoever does a tile elsewhere opens the slide with the same."""
+        path, _ = self.saved(tmp_path, 9, 7)
+        with self.opened(path) as slide:
+            assert slide.reader == self.name
+
     def test_close_twice(self, tmp_path: Path) -> None:
         """Closing again does nothing."""
         path, _ = self.saved(tmp_path, 9, 7)
