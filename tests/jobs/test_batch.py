@@ -661,5 +661,5 @@ def test_a_scheduler_without_its_packages_is_told(
         monkeypatch.delitem(sys.modules, name, raising=False)
     for name in ("dask", "distributed"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingExtraError, match=r"^--scheduler needs .*pip install 'nuclens\[distributed\]'"):
+    with pytest.raises(MissingExtraError, match=r"^--scheduler: needs .*pip install 'nuclens\[distributed\]'"):
         segment_files([images], tmp_path / "out", varied(options, scheduler="local"))

@@ -71,7 +71,7 @@ def test_without_the_package_its_extra_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.svs"
     write_svs(path, np.zeros((64, 64, 3), np.uint8))
     said = subprocess.run([sys.executable, "-c", WALLED, str(path)], capture_output=True, text=True, check=True).stdout
-    assert said == f"{path}: needs cucim, which is not installed; `pip install 'nuclens[cucim]'`, on Linux\n"
+    assert said == f"{path}: needs 'cucim', which is not installed; `pip install 'nuclens[cucim]'` brings it\n"
 
 
 @needed

@@ -140,7 +140,7 @@ def test_without_the_package_openslide_reads_and_nothing_is_said(
     run = subprocess.run([sys.executable, "-c", WALLED, str(path)], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == [
         "ScannedSlide True",
-        f"{path}: needs wsidicom, which is not installed; `pip install 'nuclens[dicom]'`",
+        f"{path}: needs 'wsidicom', which is not installed; `pip install 'nuclens[dicom]'` brings it",
     ]
     assert run.stderr == ""
 
@@ -172,5 +172,5 @@ def test_an_only_reader_that_is_not_installed_is_told(tmp_path: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "wsidicom", None)
     monkeypatch.setattr("nuclens.core.slides.readers_of", lambda suffix: ["wsidicom"])
     write_dicom(tmp_path / "a.dcm", np.zeros((16, 16, 3), np.uint8))
-    with pytest.raises(MissingExtraError, match=r"a\.dcm: needs wsidicom.*nuclens\[dicom\]"):
+    with pytest.raises(MissingExtraError, match=r"a\.dcm: needs 'wsidicom'.*nuclens\[dicom\]"):
         open_image(tmp_path / "a.dcm")

@@ -4,9 +4,30 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from nuclens.core.errors import MissingExtraError
+
+
+@contextmanager
+def brought_by(extra: str, wanted_by: object) -> Iterator[None]:
+    """A block of imports that an extra makes possible.
+
+    Args:
+        extra: Its name.
+        wanted_by: A file, an option or a module, with which the error begins.
+
+    Raises:
+        MissingExtraError: One of the packages is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("nuclens"):
+            raise
+        raise MissingExtraError(f"{wanted_by}: {_remedy(error.name, extra)}") from error
 
 
 def optional(module: str, extra: str) -> Any:
@@ -19,14 +40,8 @@ def optional(module: str, extra: str) -> Any:
         >>> optional("json", "none").dumps([1])
         '[1]'
     """
-    try:
+    with brought_by(extra, module):
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("nuclens"):
-            raise
-        raise MissingExtraError(
-            f"{module}: needs {error.name!r}, which is not installed; `pip install 'nuclens[{extra}]'` brings it"
-        ) from error
 
 
 def need_extra(name: str, plugin: Any) -> None:
@@ -36,6 +51,8 @@ def need_extra(name: str, plugin: Any) -> None:
         MissingExtraError: It is not; the text names the `extra`.
     """
     if importlib.util.find_spec(getattr(plugin, "needs", "nuclens")) is None:
-        raise MissingExtraError(
-            f"{name}: needs {plugin.needs!r}, which is not installed; `pip install 'nuclens[{plugin.extra}]'` brings it"
-        )
+        raise MissingExtraError(f"{name}: {_remedy(plugin.needs, plugin.extra)}")
+
+
+def _remedy(package: str, extra: str) -> str:
+    return f"needs {package!r}, which is not installed; `pip install 'nuclens[{extra}]'` brings it"

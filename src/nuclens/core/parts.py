@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from nuclens.core.errors import InputError
 from nuclens.core.types import Instances, concatenate
+
+
+class InParts:
+    """What formats have in common whose files are written in parts."""
+
+    __slots__ = ()
+
+    def write(self, path: Path, instances: Instances) -> None:
+        """Write a whole result; errors are those of `write_parts`."""
+        self.write_parts(path, [instances])
+
+    def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
+        """Write a result that comes in parts."""
+        raise NotImplementedError
 
 
 def rechunked(parts: Iterable[Instances], rows: int) -> Iterator[Instances]:

@@ -14,6 +14,7 @@ from nuclens.core.errors import DataError
 from nuclens.core.files import need_there, replacing_folder
 from nuclens.core.label_tiles import SIDE, LabelTiles, spooled
 from nuclens.core.label_windows import LabelWindows
+from nuclens.core.parts import InParts
 from nuclens.core.pixels import plausible_mpp
 from nuclens.core.predictions import Prediction
 from nuclens.core.records import header_of, parse_header
@@ -25,7 +26,7 @@ _UNIT_UM = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter
 
 
 @dataclass(frozen=True, slots=True)
-class OmeZarr:
+class OmeZarr(InParts):
     """A folder: type ids as bytes in the levels of the picture, nuclei as uint32 in those of `labels/nuclei`.
 
     Nucleus k of the result has label k + 1. A pixel belongs to the outline its
@@ -50,15 +51,6 @@ class OmeZarr:
     def claims(self, path: Path) -> bool:
         """Whether what is said of it is a picture's."""
         return not {"ome", "multiscales", _LABELS}.isdisjoint(root_keys(path))
-
-    def write(self, path: Path, instances: Instances) -> None:
-        """Draw all outlines.
-
-        Raises:
-            InputError: The frame has no pixels, or a nucleus has no outline.
-            OutputError: The folder cannot be written, or holds something else.
-        """
-        self.write_parts(path, [instances])
 
     def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
         """Draw a result that comes in parts; the files are those of the whole.

@@ -20,7 +20,7 @@ from jaxtyping import Float32, UInt8
 from nuclens.core.contours import polygon_areas, ring_offsets
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.files import need_file, replacing
-from nuclens.core.parts import rechunked
+from nuclens.core.parts import InParts, rechunked
 from nuclens.core.records import (
     Header,
     from_outlines,
@@ -59,7 +59,7 @@ _FAULTS = (sqlite3.Error, OSError, KeyError, TypeError, ValueError, AttributeErr
 
 
 @dataclass(frozen=True, slots=True)
-class AnnotationStore:
+class AnnotationStore(InParts):
     """Outlines as packed polygons in (x, y) pixels of the frame, everything else as properties; nothing is lost.
 
     `type` is the name of the type, "nucleus" where there is none; `prob` its
@@ -71,15 +71,6 @@ class AnnotationStore:
 
     suffix: ClassVar[str] = ".db"
     lost: ClassVar[tuple[str, ...]] = ()
-
-    def write(self, path: Path, instances: Instances) -> None:
-        """Write all nuclei, in their order.
-
-        Raises:
-            InputError: A nucleus has no outline, two have the same id, or a measurement is called like a property.
-            OutputError: The file cannot be written.
-        """
-        self.write_parts(path, [instances])
 
     def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
         """Write a result that comes in parts, as `rechunked` takes them; the bytes are those of the whole.

@@ -18,7 +18,7 @@ from jaxtyping import Shaped
 
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
-from nuclens.core.parts import rechunked
+from nuclens.core.parts import InParts, rechunked
 from nuclens.core.records import Header, header_of, need_free_names, need_known_types, parse_header
 from nuclens.core.types import Instances
 
@@ -41,7 +41,7 @@ PROBABILITY = "probability: "
 
 
 @dataclass(frozen=True, slots=True)
-class Arrow:
+class Arrow(InParts):
     """The IPC file format, not compressed: what tiles leave behind until the result is made of them.
 
     Outlines are lists of (x, y) in pixels of the frame, not closed. The bytes
@@ -52,15 +52,6 @@ class Arrow:
 
     suffix: ClassVar[str] = ".arrow"
     lost: ClassVar[tuple[str, ...]] = ()
-
-    def write(self, path: Path, instances: Instances) -> None:
-        """Write all nuclei, in their order.
-
-        Raises:
-            InputError: A measurement has the name of another column.
-            OutputError: The file cannot be written.
-        """
-        self.write_parts(path, [instances])
 
     def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
         """Write a result that comes in parts, as `rechunked` takes them; the bytes are those of the whole.

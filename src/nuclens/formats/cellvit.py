@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from nuclens.core.cells import CELL_LOST, Table, cells_of, instances_of
 from nuclens.core.errors import DataError
 from nuclens.core.json_files import first_keys, load_json, save_json_pieces
-from nuclens.core.parts import rechunked
+from nuclens.core.parts import InParts, rechunked
 from nuclens.core.records import header_of, parse_header
 from nuclens.core.types import Instances
 
@@ -21,7 +21,7 @@ _ROWS = 8_192  # written at a time
 
 
 @dataclass(frozen=True, slots=True)
-class CellVit:
+class CellVit(InParts):
     """`{"wsi_metadata", "type_map": {name: id}, "cells": [{"bbox", "centroid", "contour", "type_prob", "type", ...}]}`.
 
     Boxes are (row, column) with the end excluded, points are (x, y) in pixels
@@ -39,15 +39,6 @@ class CellVit:
     def claims(self, path: Path) -> bool:
         """Whether its first key is one of CellViT's."""
         return not _KEYS.isdisjoint(first_keys(path)[:1])
-
-    def write(self, path: Path, instances: Instances) -> None:
-        """Write all nuclei, in their order.
-
-        Raises:
-            InputError: A nucleus has no outline, or one of more than 10,000 pixels across.
-            OutputError: The file cannot be written.
-        """
-        self.write_parts(path, [instances])
 
     def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
         """Write a result that comes in parts, as `rechunked` takes them; the bytes are those of the whole.

@@ -16,7 +16,7 @@ from nuclens.core.contours import polygon_areas
 from nuclens.core.errors import DataError
 from nuclens.core.json_files import first_keys, load_json, save_json_pieces
 from nuclens.core.maps import need_size
-from nuclens.core.parts import rechunked
+from nuclens.core.parts import InParts, rechunked
 from nuclens.core.predictions import Prediction
 from nuclens.core.records import Header, from_outlines, header_of, named_schema, need_outlines, parse_header
 from nuclens.core.schema import ClassSchema
@@ -27,7 +27,7 @@ _ROWS = 8_192  # written at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Coco:
+class Coco(InParts):
     """`{"info", "images", "annotations", "categories"}`; polygons are written, polygons and run lengths are read.
 
     Points are (x, y) from the corner of the first pixel. Crowds, which are
@@ -45,17 +45,10 @@ class Coco:
         """Whether its first key is one of COCO's."""
         return not _KEYS.isdisjoint(first_keys(path)[:1])
 
-    def write(self, path: Path, instances: Instances) -> None:
-        """Write all nuclei, in their order, as those of one image called like the file.
-
-        Raises:
-            InputError: A nucleus has no outline.
-            OutputError: The file cannot be written.
-        """
-        self.write_parts(path, [instances])
-
     def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
         """Write a result that comes in parts, as `rechunked` takes them; the bytes are those of the whole.
+
+        Its nuclei are those of one image called like the file.
 
         Raises:
             InputError: A nucleus has no outline, or the parts do not belong together.

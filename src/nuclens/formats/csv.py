@@ -14,7 +14,7 @@ from jaxtyping import Float32, Float64
 
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
-from nuclens.core.parts import rechunked
+from nuclens.core.parts import InParts, rechunked
 from nuclens.core.records import (
     FARTHEST,
     from_outlines,
@@ -34,7 +34,7 @@ _COLUMNS = ("id", "type", "type_name", "score", "anchor_row", "anchor_col", "cen
 
 
 @dataclass(frozen=True, slots=True)
-class Csv:
+class Csv(InParts):
     """UTF-8 with commas and decimal points; an empty field is not a number.
 
     Numbers have as many digits as it takes to read the same number back. What
@@ -44,15 +44,6 @@ class Csv:
 
     suffix: ClassVar[str] = ".csv"
     lost: ClassVar[tuple[str, ...]] = ("outlines", "frame", "colors", "leaves", "metadata")
-
-    def write(self, path: Path, instances: Instances) -> None:
-        """Write all nuclei, in their order.
-
-        Raises:
-            InputError: A measurement has the name of another column.
-            OutputError: The file cannot be written.
-        """
-        self.write_parts(path, [instances])
 
     def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
         """Write a result that comes in parts, as `rechunked` takes them; the bytes are those of the whole.

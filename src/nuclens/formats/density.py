@@ -14,6 +14,7 @@ from jaxtyping import Float32
 
 from nuclens.core.files import replacing
 from nuclens.core.heat import SIGMA, Heat, heat_of
+from nuclens.core.parts import InParts
 from nuclens.core.pictures import LOST
 from nuclens.core.types import Instances
 
@@ -22,7 +23,7 @@ _SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 
 
 @dataclass(frozen=True, slots=True)
-class Density:
+class Density(InParts):
     """Squares of 25 µm under a Gaussian of 50 µm, as float32, of the whole frame; larger ones on slides above 51 mm.
 
     The area is that of the plane, tissue or not. Where the size of a pixel is
@@ -31,14 +32,6 @@ class Density:
 
     suffix: ClassVar[str] = "density.ome.tiff"
     lost: ClassVar[tuple[str, ...]] = LOST
-
-    def write(self, path: Path, instances: Instances) -> None:
-        """Count, smooth and write.
-
-        Raises:
-            OutputError: The file cannot be written.
-        """
-        self.write_parts(path, [instances])
 
     def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
         """Write a result that comes in parts, of one frame and schema; the bytes are those of the whole.

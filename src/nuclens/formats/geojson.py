@@ -19,7 +19,7 @@ from nuclens.core.errors import DataError, InputError
 from nuclens.core.features import Nucleus, features_of, object_type, parse_nucleus
 from nuclens.core.files import replacing
 from nuclens.core.json_files import first_keys, load_json, packing
-from nuclens.core.parts import rechunked
+from nuclens.core.parts import InParts, rechunked
 from nuclens.core.qupath import importable, snapped
 from nuclens.core.records import (
     Header,
@@ -44,7 +44,7 @@ _ROWS = 10_000  # turned into text at a time
 
 
 @dataclass(frozen=True, slots=True)
-class GeoJson:
+class GeoJson(InParts):
     """A FeatureCollection of detections that QuPath opens as it is, one line per nucleus.
 
     Coordinates are (x, y) pixels of the frame. What QuPath has no place for
@@ -63,20 +63,11 @@ class GeoJson:
         """Whether its first key is one of GeoJSON's."""
         return not {"type", "features", "geometry"}.isdisjoint(first_keys(path)[:1])
 
-    def write(self, path: Path, instances: Instances) -> None:
-        """Write all nuclei, in their order.
+    def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
+        """Write a result that comes in parts, as `rechunked` takes them; the bytes are those of the whole.
 
         An outline that would stop QuPath's import is replaced by its largest
         valid part, or left out if nothing remains; the log says how many were.
-
-        Raises:
-            InputError: A nucleus has no outline, or a type or measurement a name that QuPath cannot have.
-            OutputError: The file cannot be written.
-        """
-        self.write_parts(path, [instances])
-
-    def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
-        """Write a result that comes in parts, as `rechunked` takes them; the bytes are those of the whole.
 
         Raises:
             InputError: A nucleus has no outline, a type or measurement has a name that QuPath cannot have, or the parts

@@ -18,7 +18,7 @@ from jaxtyping import Float64, UInt8
 
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
-from nuclens.core.parts import rechunked
+from nuclens.core.parts import InParts, rechunked
 from nuclens.core.records import (
     from_outlines,
     header_of,
@@ -43,7 +43,7 @@ _ENCODING = {"compression": "zstd", "use_dictionary": ["type_name"], "store_sche
 
 
 @dataclass(frozen=True, slots=True)
-class GeoParquet:
+class GeoParquet(InParts):
     """Every column of a result, outlines as polygons in (x, y) pixels of the frame; nothing is lost.
 
     What is written depends on the nuclei alone: the same ones give the same
@@ -55,15 +55,6 @@ class GeoParquet:
 
     suffix: ClassVar[str] = ".parquet"
     lost: ClassVar[tuple[str, ...]] = ()
-
-    def write(self, path: Path, instances: Instances) -> None:
-        """Write all nuclei, in their order.
-
-        Raises:
-            InputError: A nucleus has no outline, or a measurement the name of another column.
-            OutputError: The file cannot be written.
-        """
-        self.write_parts(path, [instances])
 
     def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
         """Write a result that comes in parts, as `rechunked` takes them; the bytes are those of the whole.

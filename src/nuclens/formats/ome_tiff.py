@@ -23,6 +23,7 @@ from nuclens.core.label_windows import LabelWindows
 from nuclens.core.labelfiles import need_lossless, page_pixels
 from nuclens.core.maps import need_few
 from nuclens.core.ome import defines_entities, describe, note_of, stated_pixel_um
+from nuclens.core.parts import InParts
 from nuclens.core.pixels import plausible_mpp
 from nuclens.core.predictions import Prediction
 from nuclens.core.records import header_of, parse_header
@@ -38,7 +39,7 @@ _DAMAGE = (
 
 
 @dataclass(frozen=True, slots=True)
-class OmeTiff:
+class OmeTiff(InParts):
     """Two pictures of the frame: labels as uint32, nucleus k of the result being k + 1, and type ids as bytes.
 
     A pixel belongs to the outline its centre is in, and of several to the
@@ -57,15 +58,6 @@ class OmeTiff:
     lost: ClassVar[tuple[str, ...]] = (
         "ids", "anchors", "scores", "probabilities", "measurements", "subpixels", "overlaps",
     )  # fmt: skip
-
-    def write(self, path: Path, instances: Instances) -> None:
-        """Draw all outlines.
-
-        Raises:
-            InputError: The frame has no pixels, or a nucleus has no outline.
-            OutputError: The file cannot be written.
-        """
-        self.write_parts(path, [instances])
 
     def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
         """Draw a result that comes in parts; the bytes are those of the whole.

@@ -12,14 +12,14 @@ from nuclens.core.cells import CELL_LOST, Table, cells_of, instances_of
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file
 from nuclens.core.json_files import first_keys, load_json, save_json_pieces
-from nuclens.core.parts import rechunked
+from nuclens.core.parts import InParts, rechunked
 from nuclens.core.types import Instances
 
 _ROWS = 8_192  # written at a time
 
 
 @dataclass(frozen=True, slots=True)
-class TiaToolbox:
+class TiaToolbox(InParts):
     """`{id: {"box", "centroid", "contour", "prob", "type"}}`.
 
     Boxes are (x, y, x, y) with the end excluded, points are (x, y).
@@ -34,15 +34,6 @@ class TiaToolbox:
     def claims(self, path: Path) -> bool:
         """Whether its first nucleus has a box and a contour."""
         return path.suffix == ".dat" or {"box", "contour"} <= set(first_keys(path))
-
-    def write(self, path: Path, instances: Instances) -> None:
-        """Write all nuclei, numbered from 1 in their order.
-
-        Raises:
-            InputError: A nucleus has no outline, or one of more than 10,000 pixels across.
-            OutputError: The file cannot be written.
-        """
-        self.write_parts(path, [instances])
 
     def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
         """Write a result that comes in parts, as `rechunked` takes them; the bytes are those of the whole.

@@ -21,14 +21,15 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from nuclens.core.errors import ClusterFault, InputError, MissingExtraError, NuclensError, UnreadableImageError
+from nuclens.core.errors import ClusterFault, InputError, NuclensError, UnreadableImageError
+from nuclens.core.extras import brought_by
 from nuclens.core.flow import ahead
 from nuclens.core.slides import ArraySlide
 from nuclens.core.tiling import Tile
 from nuclens.jobs.pictures import Picture
 from nuclens.jobs.segment import Segmenter, Tool
 
-try:
+with brought_by("distributed", "--scheduler"):
     import dask
     from distributed import Client, KilledWorker, LocalCluster, Status
     from distributed.comm.core import CommClosedError
@@ -36,10 +37,6 @@ try:
     from distributed.utils import silence_logging_cmgr
 
     from nuclens.jobs.bench import Bench, Delivery, Order, Terms, do_tile, ownerless, size_of, terms_of
-except ModuleNotFoundError as error:
-    raise MissingExtraError(
-        f"--scheduler needs {error.name!r}, which is not installed; `pip install 'nuclens[distributed]'` brings it"
-    ) from error
 
 _log = logging.getLogger(__name__)
 

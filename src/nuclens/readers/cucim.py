@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from nuclens.core.errors import MissingExtraError, UnreadableImageError, UnsupportedImageError
+from nuclens.core.errors import UnreadableImageError, UnsupportedImageError
+from nuclens.core.extras import brought_by
 from nuclens.core.pixels import plausible_mpp
 from nuclens.core.slides import file_digest, need_decodable, need_inside, reading
 from nuclens.core.tiling import Box
@@ -118,12 +119,8 @@ class CucimReader:
             UnsupportedImageError: cuCIM does not know this kind of TIFF.
             UnreadableImageError: It is absent or damaged.
         """
-        try:
-            import cucim  # here, since it is an extra
-        except ImportError as error:
-            raise MissingExtraError(
-                f"{path}: needs cucim, which is not installed; `pip install 'nuclens[cucim]'`, on Linux"
-            ) from error
+        with brought_by("cucim", path):
+            import cucim
         with reading(path):
             path.open("rb").close()
             try:

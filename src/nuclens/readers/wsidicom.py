@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from nuclens.core.dicom import IDENTIFIED, IDENTIFIERS, need_frames, series_files
-from nuclens.core.errors import MissingExtraError, UnreadableImageError, UnsupportedImageError
+from nuclens.core.errors import UnreadableImageError, UnsupportedImageError
+from nuclens.core.extras import brought_by
 from nuclens.core.levels import same_view
 from nuclens.core.pixels import plausible_mpp
 from nuclens.core.slides import file_digest, need_decodable, need_inside, reading
@@ -137,12 +138,8 @@ class WsiDicomReader:
             UnsupportedImageError: wsidicom does not understand all of its files.
             UnreadableImageError: It is absent.
         """
-        try:
-            import wsidicom  # here, since it is an extra, and takes a second
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                f"{path}: needs {error.name}, which is not installed; `pip install 'nuclens[dicom]'`"
-            ) from error
+        with brought_by("dicom", path):
+            import wsidicom  # here, since it takes a second
         with reading(path), ExitStack() as stack:
             path.open("rb").close()
             files = [path, *series_files(path)]
