@@ -14,8 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -29,10 +32,10 @@ from distributed.diagnostics.plugin import SchedulerPlugin  # noqa: E402
 
 from nuclens.cli import INTERRUPTED  # noqa: E402
 from nuclens.core.errors import ClusterFault, DataError, InputError, UnreadableImageError  # noqa: E402
-from nuclens.core.plan import instruction_class  # noqa: E402
+from nuclens.core.plan import Plan, instruction_class  # noqa: E402
 from nuclens.core.slides import array_slide, open_image  # noqa: E402
 from nuclens.core.tiling import Tile  # noqa: E402
-from nuclens.core.types import Progress, no_instances  # noqa: E402
+from nuclens.core.types import Frame, Progress, no_instances  # noqa: E402
 from nuclens.jobs import cluster as cluster_module  # noqa: E402
 from nuclens.jobs.batch import BatchOptions, segment_files  # noqa: E402
 from nuclens.jobs.bench import Bench, Delivery, Order, Terms, terms_of  # noqa: E402
@@ -450,13 +453,45 @@ def test_a_bug_ends_the_run(slide: Path, tmp_path: Path, options: BatchOptions) 
         segment_files([slide], tmp_path / "out", replace(options, scheduler=cluster.scheduler_address))
 
 
+def test_workers_open_a_signed_url_that_nobody_is_shown(
+    slide: Path, tmp_path: Path, options: BatchOptions, whole: dict[str, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed: no URLs")
+
+    class Signed(SimpleHTTPRequestHandler):
+        def send_head(self) -> Any:
+            return super().send_head() if self.path.endswith("?signature=secret") else self.send_error(403)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    out = tmp_path / "out"
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Signed, directory=slide.parent)) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/{quote(slide.name)}"
+        try:
+            [outcome] = segment_files(
+                [f"{url}?signature=secret"], out, replace(options, scheduler="local:2", cache=tmp_path / "cache")
+            )
+        finally:
+            server.shutdown()
+            thread.join()
+    assert outcome.error is None
+    [folder] = (path for path in out.iterdir() if path.is_dir())
+    assert files(folder) == whole
+    assert "secret" not in caplog.text + "".join(path.read_text("latin-1") for path in out.rglob("*.*"))
+    plan, frame = Plan("image", "model", "engine", "f32", "avx2", 64, 32, 0.25, 1.0), Frame(9, 9, 0.25)
+    assert "secret" not in repr(Order(url, f"{url}?signature=secret", plan, frame, ((9, 9),), None))  # as Dask logs it
+
+
 def test_a_picture_that_is_another_on_the_worker_is_refused(slide: Path, painted_model: Path) -> None:
     tool = Tool(str(painted_model), "openvino", "", 64)
     segmenter = tool.load(1)
     with closing(open_image(slide)) as opened:
         picture = segmenter.picture("a", opened, 0.25)
     size = slide.stat().st_size
-    order = Order(str(slide), picture.plan, picture.frame, ((570, 710),), size)
+    order = Order(str(slide), str(slide), picture.plan, picture.frame, ((570, 710),), size)
     bench = Bench(tool, terms_of(segmenter), "here")
 
     class Worker:

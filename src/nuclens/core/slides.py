@@ -176,18 +176,20 @@ class FetchedSlide:
     """A slide of another place, read from its copy on this machine, which goes when the slide is closed.
 
     Attributes:
+        source: The URL with all that it takes to open it, secrets included: not to be shown.
         state: What tells the files there from earlier ones, as `state` of a URL has it.
         identifiers: As of the slide.
     """
 
-    def __init__(self, slide: Slide, copy: Copy) -> None:
+    def __init__(self, slide: Slide, copy: Copy, source: str) -> None:
         """Take over both.
 
         Args:
             slide: The copy, opened.
-            copy: Where it is from.
+            copy: What is here of it.
+            source: Where it is from.
         """
-        self._slide, self._copy, self.state = slide, copy, copy.state
+        self._slide, self._copy, self.source, self.state = slide, copy, source, copy.state
         self.shape, self.levels, self.mpp, self.power = slide.shape, slide.levels, slide.mpp, slide.power
         self.notes, self.origin, self.plane, self.reader = slide.notes, slide.origin, slide.plane, slide.reader
         self.identifiers: dict[str, str] = getattr(slide, "identifiers", {})
@@ -243,7 +245,7 @@ def open_image(path: str | Path, cache: Path | None = None, *, reader: str = "")
     with ExitStack() as stack:
         stack.callback(copy.close)
         try:
-            slide = FetchedSlide(_opened(copy.path, reader), copy)
+            slide = FetchedSlide(_opened(copy.path, reader), copy, url)
         except UnreadableImageError as error:
             raise UnreadableImageError(str(error).replace(str(copy.path), copy.url)) from error
         stack.pop_all()

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ class Order:
     """A picture as a worker has to know it.
 
     Attributes:
-        name: Its path, or its address.
+        name: Its path, or its URL as it may be shown.
+        source: The same with all that it takes to open it.
         plan: Everything that decides its result, but the tissue, which the one who ordered looks after.
         frame: Grid of the results.
         levels: Height and width of every level.
@@ -75,6 +76,7 @@ class Order:
     """
 
     name: str
+    source: str = field(repr=False)
     plan: Plan
     frame: Frame
     levels: tuple[tuple[int, int], ...]
@@ -207,7 +209,7 @@ class _Slides:
 
 def _opened(order: Order) -> Slide:
     """The slide of an order. To digest it would be to read all of it on every worker, so its sizes have to do."""
-    slide = open_image(order.name, reader=order.plan.reader)
+    slide = open_image(order.source, reader=order.plan.reader)
     size = size_of(order.name) if order.size is not None else None
     if (slide.levels, size) != (order.levels, order.size):
         slide.close()

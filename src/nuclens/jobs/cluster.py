@@ -268,7 +268,8 @@ class _Desk:
         """Send a tile on its way."""
         bench = self._crew.bench
         name = _address(picture.name)
-        order = Order(name, picture.plan, picture.frame, picture.slide.levels, size_of(name))
+        source = getattr(picture.slide, "source", name)
+        order = Order(name, source, picture.plan, picture.frame, picture.slide.levels, size_of(name))
         key = f"nuclens-{picture.plan.digest[:16]}-{tile.index}-{secrets.token_hex(4)}"
         future = self._crew.client.submit(do_tile, bench, order, tile, key=key, pure=False, resources={bench: 1})
         self.flying += 1
