@@ -1,10 +1,12 @@
 """Measures tiles done by other processes: what the scheduler costs, and what killed workers cost.
 
-    python benchmarks/cluster.py ../shared/data [--only overhead kills namespaces] [--repeats 4]
+    python benchmarks/cluster.py ../shared/data [--only overhead settings kills namespaces] [--repeats 4]
 
 `overhead`: two slides of `--repeats` x `--repeats` copies of a region, segmented in turn by one process of two threads,
 by two processes of one thread that have a slide each, and by a scheduler's two workers of one thread, `--turns` times;
 core-seconds of all processes, start-up included, and whether files are equal.
+`settings`: the same by two workers that are started by hand, as Dask has them and with the memory kept that it would
+return to the system at once.
 `kills`: the region in tiles of 512 pixels by two workers, one of which is killed (`kill -9`) twenty times at random
 moments, until the run has ended; tiles that were given out more than once are what was lost. `namespaces` (as root, on
 Linux): scheduler, workers and run in three network namespaces that only a bridge joins. Writes cluster.json in
@@ -36,8 +38,9 @@ from overhead import one_core_rate  # type: ignore[import-not-found]
 SAVED = Path(__file__).parent.parent / "docs" / "results" / "cluster.json"
 REGION = "slides/tcga-v5-a7re-region.tif"
 FORMATS = ("geoparquet", "geojson", "csv")
-PARTS = ("overhead", "kills", "namespaces")
+PARTS = ("overhead", "settings", "kills", "namespaces")
 KILLS = 20
+KEPT = {"DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON": "{'MALLOC_TRIM_THRESHOLD_': None}"}
 
 
 def main() -> None:
@@ -60,9 +63,7 @@ def main() -> None:
 
 
 def overhead(region: Path, scratch: Path, repeats: int, turns: int) -> dict[str, Any]:
-    slides = [scratch / "a.tif", scratch / "b.tif"]
-    made_slide.write(region, slides[0], repeats)
-    shutil.copy(slides[0], slides[1])
+    slides = two_slides(region, scratch, repeats)
     rows: list[dict[str, Any]] = []
     results = []
     ways: dict[str, list[tuple[Any, ...]]] = {
@@ -98,6 +99,30 @@ def overhead(region: Path, scratch: Path, repeats: int, turns: int) -> dict[str,
         **against,
         "equal": all(result == results[0] for result in results),
     }
+
+
+def settings(region: Path, scratch: Path, repeats: int, turns: int) -> dict[str, Any]:
+    slides, address = two_slides(region, scratch, repeats), scratch / "address.json"
+    dask, file = (sys.executable, "-m", "dask"), ("--scheduler-file", str(address))
+    spent: dict[str, list[float]] = {"as Dask has them": [], "memory kept": []}
+    for _ in range(turns):
+        for name, changes in zip(spent, ({}, KEPT), strict=True):
+            before = children()
+            starts = [(*dask, "scheduler", *file, "--port", "0", "--no-dashboard")]
+            starts += [(*dask, "worker", *file, "--nthreads", "1", "--no-dashboard")] * 2
+            background = [subprocess.Popen(start, env=os.environ | changes) for start in starts]
+            while not address.exists():
+                time.sleep(0.1)
+            more = (*map(str, slides), "--threads", "2", "--scheduler", str(address))
+            subprocess.run(command(scratch / "out", *more), check=True)
+            for process in reversed(background):
+                process.terminate()
+                process.wait()
+            address.unlink(missing_ok=True)
+            shutil.rmtree(scratch / "out")
+            spent[name].append(round(children() - before, 1))
+            print(name, spent[name], flush=True)
+    return {**spent, "rate": round(one_core_rate())}
 
 
 def kills(region: Path, scratch: Path, *_: int) -> dict[str, Any]:
@@ -175,6 +200,13 @@ def namespaces(region: Path, scratch: Path, *_: int) -> dict[str, Any]:
 
 
 # --- what they share ---
+
+
+def two_slides(region: Path, scratch: Path, repeats: int) -> list[Path]:
+    slides = [scratch / "a.tif", scratch / "b.tif"]
+    made_slide.write(region, slides[0], repeats)
+    shutil.copy(slides[0], slides[1])
+    return slides
 
 
 def command(out: Path, *more: str) -> list[str]:
