@@ -12,12 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import numpy as np
@@ -36,6 +37,7 @@ from nuclens.core.plan import Plan, instruction_class  # noqa: E402
 from nuclens.core.slides import array_slide, open_image  # noqa: E402
 from nuclens.core.tiling import Tile  # noqa: E402
 from nuclens.core.types import Frame, Progress, no_instances  # noqa: E402
+from nuclens.jobs import bench as bench_module  # noqa: E402
 from nuclens.jobs import cluster as cluster_module  # noqa: E402
 from nuclens.jobs.batch import BatchOptions, segment_files  # noqa: E402
 from nuclens.jobs.bench import Bench, Delivery, Order, Terms, terms_of  # noqa: E402
@@ -451,6 +453,41 @@ def test_a_bug_ends_the_run(slide: Path, tmp_path: Path, options: BatchOptions) 
     )
     with crowd(1, preload=[faulty]) as cluster, pytest.raises(ZeroDivisionError, match="a bug"):
         segment_files([slide], tmp_path / "out", replace(options, scheduler=cluster.scheduler_address))
+
+
+def test_a_slide_that_is_being_fetched_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is opened once, whoever wants it meanwhile, and closed when none of the last few was read for longer."""
+    here, opened, closed = threading.Event(), list[str](), list[str]()
+
+    class Opened:
+        levels = ((9, 9),)
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def close(self) -> None:
+            closed.append(self.name)
+
+    def slowly(source: str, **_: Any) -> Opened:
+        opened.append(source)
+        assert source != "far" or here.wait(30)
+        return Opened(source)
+
+    def lent(name: str) -> str:
+        with slides.lent(Order(name, name, plan, Frame(9, 9, 0.25), ((9, 9),), None)) as slide:
+            return cast("Opened", slide).name
+
+    monkeypatch.setattr(bench_module, "open_image", slowly)
+    plan, slides = Plan("image", "model", "engine", "f32", "avx2", 64, 32, 0.25, 1.0), bench_module._Slides()
+    with ThreadPoolExecutor(2) as pool:
+        far = [pool.submit(lent, "far") for _ in range(2)]
+        until(lambda: opened == ["far"])
+        assert [lent(name) for name in ("a", "b", "a", "c", "d")] == ["a", "b", "a", "c", "d"]
+        here.set()
+        assert [one.result() for one in far] == ["far", "far"]
+    assert (opened, closed) == (["far", "a", "b", "c", "d"], ["b"])
+    slides.close()
+    assert sorted(closed) == ["a", "b", "c", "d", "far"]
 
 
 def test_workers_open_a_signed_url_that_nobody_is_shown(

@@ -171,12 +171,26 @@ def ownerless(dask_scheduler: Any) -> list[str]:
     return [name for name in names if name.removeprefix(_PREFIX) not in dask_scheduler.clients]
 
 
+@dataclass(slots=True)
+class _Shared:
+    """A slide that several threads read; those who come while it is opened, which may be to fetch it, wait for it."""
+
+    users: int = 0
+    slide: Slide | None = None
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def opened(self, order: Order) -> Slide:
+        with self.turn:
+            if self.slide is None:
+                self.slide = _opened(order)
+            return self.slide
+
+
 class _Slides:
     """Open slides by name; those that were not read for longest are closed first, and none while it is read."""
 
     def __init__(self) -> None:
-        self._open: dict[str, Slide] = {}
-        self._readers: dict[str, int] = {}
+        self._open: dict[str, _Shared] = {}
         self._lock = threading.Lock()
         self._kept = _KEPT
 
@@ -184,14 +198,14 @@ class _Slides:
     def lent(self, order: Order) -> Iterator[Slide]:
         """The slide of an order, which stays open until all are done with it."""
         with self._lock:
-            slide = self._open.pop(order.name, None) or _opened(order)
-            self._open[order.name] = slide
-            self._readers[order.name] = self._readers.get(order.name, 0) + 1
+            shared = self._open.setdefault(order.name, _Shared())
+            shared.users += 1
         try:
-            yield slide
+            yield shared.opened(order)
         finally:
             with self._lock:
-                self._readers[order.name] -= 1
+                shared.users -= 1
+                self._open[order.name] = self._open.pop(order.name)  # the last to be closed
                 self._close()
 
     def close(self) -> None:
@@ -201,10 +215,11 @@ class _Slides:
             self._close()
 
     def _close(self) -> None:
-        idle = [name for name in self._open if not self._readers[name]]
+        idle = [name for name, shared in self._open.items() if not shared.users]
         for name in idle[: max(0, len(idle) - self._kept)]:
-            self._open.pop(name).close()
-            del self._readers[name]
+            slide = self._open.pop(name).slide
+            if slide is not None:
+                slide.close()
 
 
 def _opened(order: Order) -> Slide:
