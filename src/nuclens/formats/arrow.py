@@ -91,11 +91,9 @@ class Arrow(InParts):
             DataError: It is no Arrow file, or damaged.
         """
         need_file(path)
-        try:
-            with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
-                return sum(reader.get_batch(number).num_rows for number in range(reader.num_record_batches))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise DataError(f"{path}: no Arrow file that can be read ({error}); make it anew") from error
+        with _reading(path), pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
+            _need_plain(path)
+            return sum(reader.get_batch(number).num_rows for number in range(reader.num_record_batches))
 
     def parts(self, path: Path) -> Iterator[Instances]:
         """Read a file of ours piece by piece, after an empty part that has all columns.
