@@ -120,7 +120,12 @@ def retold(text: str, rng: Rng) -> str:
         else:
             value = chosen(VALUES, rng)
             owner[key] = value.decode("latin-1") if isinstance(value, bytes) else value
-    return json.dumps(document, ensure_ascii=bool(rng.random() < 0.5))
+    text = json.dumps(document, ensure_ascii=bool(rng.random() < 0.5))
+    if rng.random() < 0.03:  # deeper than Python follows
+        owner, key = chosen(list(places(document)) or [({"a": 0}, "a")], rng)
+        owner[key] = "deep"
+        text = json.dumps(document).replace('"deep"', "[" * 20_000 + "]" * 20_000)
+    return text
 
 
 def places(document: Any) -> Iterator[tuple[Any, Any]]:

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from nuclens.core.datasets import DATASETS
 from nuclens.core.errors import InputError, RecipeError, UnknownPluginError
 from nuclens.core.heads import TISSUE, Head, tissue_heads
+from nuclens.core.json_files import decode_json
 from nuclens.core.kinds import Kind
 from nuclens.core.planes import COUNTS
 from nuclens.training.augment_settings import PRESETS
@@ -80,7 +81,7 @@ def _extended(path: Path, *before: Path) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        return _spelt_out(_nested(json.loads(text)) if path.suffix == ".json" else tomllib.loads(text))
+        return _spelt_out(_nested(decode_json(text)) if path.suffix == ".json" else tomllib.loads(text))
     except OSError as error:
         near = difflib.get_close_matches(str(path), shipped_recipes())
         hint = f"; did you mean {', '.join(near)}?" if near else ""

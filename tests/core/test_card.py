@@ -73,6 +73,7 @@ def test_the_digest_is_of_everything() -> None:
     (b"\xff\xfe\xfd", "not a model card"),
     ("[]", "not a model card"),
     ("{}", "not a model card ('card_version')"),
+    ("[" * 100_000, "not a model card (nested too deeply)"),
     (plain(card_version=CARD_VERSION + 1), f"card version {CARD_VERSION + 1}, wanted {CARD_VERSION}; export"),
     (plain(colour="red"), "colour"),
     (plain(heads=[{"name": "nucleus"}]), "not a model card"),

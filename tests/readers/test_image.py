@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -339,6 +341,16 @@ def test_jpeg_2000_in_other_colours_or_without_a_picture_is_named(
         open_image(save(tmp_path, many, "a.jp2"))
     with pytest.raises(UnreadableImageError, match="without a picture"):
         open_image(save(tmp_path, data[: data.index(b"jp2c") - 4], "a.jp2"))
+
+
+def test_what_libpng_warns_of_is_not_printed(tmp_path: Path) -> None:
+    """In a process of its own: here pytest takes what is logged."""
+    data, more = imagecodecs.png_encode(np.zeros((9, 9), np.uint8)), b"IDAT" + zlib.compress(bytes(200))
+    chunk = struct.pack(">I", len(more) - 4) + more + struct.pack(">I", zlib.crc32(more))
+    path = save(tmp_path, data[:33] + chunk + data[33:], "a.png")
+    look = f"from nuclens import open_image; print(open_image({str(path)!r}).shape)"
+    run = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("(9, 9)\n", "")
 
 
 @pytest.mark.data

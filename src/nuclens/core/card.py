@@ -12,6 +12,7 @@ from jaxtyping import Float32, UInt8
 
 from nuclens.core.errors import CheckpointError, InputError
 from nuclens.core.heads import Head
+from nuclens.core.json_files import decode_json
 from nuclens.core.planes import COUNTS, Planes, planes_of
 from nuclens.core.schema import ClassSchema, NucleusType
 
@@ -159,7 +160,7 @@ def card_from_json(text: str | bytes, path: str) -> Card:
         CheckpointError: Not a card of this version.
     """
     try:
-        plain = json.loads(text)
+        plain = decode_json(text)
         version = plain.pop("card_version")
         if version != CARD_VERSION:
             raise CheckpointError(f"{path}: card version {version}, wanted {CARD_VERSION}; export the model again")

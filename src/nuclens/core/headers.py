@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import struct
 import zlib
@@ -9,6 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nuclens.core.errors import UnreadableImageError
+
+# What libpng warns of in pixels reaches the user as our errors; without a handler Python would print it besides.
+logging.getLogger("imagecodecs").addHandler(logging.NullHandler())
 
 _PNG, _JPEG, _BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")

@@ -61,9 +61,25 @@ def parse_json(path: Path, file: BufferedIOBase | IO[bytes]) -> tuple[Any, bool]
         try:
             return orjson.loads(content), True
         except orjson.JSONDecodeError:
-            return json.loads(content.decode("utf-8-sig")), False
-    except (ValueError, RecursionError) as error:
+            return decode_json(content.decode("utf-8-sig")), False
+    except ValueError as error:
         raise DataError(f"{path}: no JSON that can be read ({error}); export it again") from error
+
+
+def decode_json(text: str | bytes) -> Any:
+    """What a short text says, bare NaN and Infinity included.
+
+    Raises:
+        ValueError: It is no JSON, or nested more deeply than Python follows.
+
+    Example:
+        >>> decode_json('{"a": [1, null]}')
+        {'a': [1, None]}
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def first_keys(path: Path) -> list[str]:

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from nuclens.core.errors import DataError
+from nuclens.core.json_files import decode_json
 from nuclens.core.tiling import Box, paste
 
 V2_GROUP, V2_ARRAY, V2_ATTRIBUTES, V3 = ".zgroup", ".zarray", ".zattrs", "zarr.json"
@@ -164,8 +165,8 @@ class ZarrFolder:
         name = f"{group}/{file}".lstrip("/")
         content = self.bytes(name, _MAX_METADATA)
         try:
-            document = json.loads(content or b"")
-        except (ValueError, RecursionError) as error:
+            document = decode_json(content or b"")
+        except ValueError as error:
             raise DataError(f"{self.root}: {name} is absent or no JSON ({error}); copy it again") from error
         if not isinstance(document, dict):
             raise DataError(f"{self.root}: {name} is no table; write it again")

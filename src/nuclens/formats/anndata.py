@@ -17,6 +17,7 @@ from nuclens.core.contours import ramps, ring_offsets
 from nuclens.core.errors import DataError
 from nuclens.core.extras import optional
 from nuclens.core.files import need_file, replacing
+from nuclens.core.json_files import decode_json
 from nuclens.core.records import (
     FARTHEST,
     from_outlines,
@@ -184,7 +185,7 @@ def _array(file: Any, name: str) -> Shaped[np.ndarray, "..."]:
 
 
 def _ours(path: Path, file: Any) -> Instances:
-    header = parse_header(path, json.loads(_text(file["uns/nuclens/header"])))
+    header = parse_header(path, decode_json(_text(file["uns/nuclens/header"])))
     schema = header.schema
     ids = id_bytes(_index(file, "obs"))
     if ids is None:

@@ -20,6 +20,7 @@ from jaxtyping import Float32, UInt8
 from nuclens.core.contours import polygon_areas, ring_offsets
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.files import need_file, replacing
+from nuclens.core.json_files import decode_json
 from nuclens.core.parts import InParts, rechunked
 from nuclens.core.records import (
     Header,
@@ -185,10 +186,10 @@ def _about(path: Path, database: sqlite3.Connection) -> tuple[Header | None, boo
         if not str(made[name]).upper().startswith("CREATE TABLE"):
             raise ValueError(f"{name!r} is no plain table")
     noted = dict(_fetched(database.execute("SELECT key, value FROM metadata"), path.stat().st_size))
-    compression = json.loads(noted["compression"])
+    compression = decode_json(noted["compression"])
     if compression not in ("zlib", None):
         raise ValueError(f"compression {compression!r}, wanted 'zlib' or none")
-    header = parse_header(path, json.loads(noted["nuclens"])) if "nuclens" in noted else None
+    header = parse_header(path, decode_json(noted["nuclens"])) if "nuclens" in noted else None
     return header, compression is not None
 
 

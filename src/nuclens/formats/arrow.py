@@ -18,6 +18,7 @@ from jaxtyping import Shaped
 
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
+from nuclens.core.json_files import decode_json
 from nuclens.core.parts import InParts, rechunked
 from nuclens.core.records import Header, header_of, need_free_names, need_known_types, parse_header
 from nuclens.core.types import Instances
@@ -204,7 +205,7 @@ def _instances(path: Path, table: Any) -> Instances:
     if b"nuclens" not in metadata:
         raise DataError(f"{path}: an Arrow file of something else; wanted one that nuclens wrote")
     try:
-        fields = json.loads(metadata[b"nuclens"])
+        fields = decode_json(metadata[b"nuclens"])
     except ValueError as error:
         raise DataError(f"{path}: the nuclens header is damaged ({error}); write the file again") from error
     header = parse_header(path, fields)

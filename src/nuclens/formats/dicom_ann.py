@@ -19,6 +19,7 @@ from nuclens.core.dicom import IDENTIFIED
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.extras import optional
 from nuclens.core.files import need_file, replacing
+from nuclens.core.json_files import decode_json
 from nuclens.core.records import (
     FARTHEST,
     from_outlines,
@@ -263,7 +264,7 @@ def _instances(path: Path, document: Any) -> Instances:
     own = _own(document)
     if own is None:
         return _foreign(path, groups, (vertices, ring_offsets(lengths)), counts)
-    header = parse_header(path, json.loads(own[_HEADER].value))
+    header = parse_header(path, decode_json(own[_HEADER].value))
     total = len(lengths)
     rows = np.frombuffer(own[_ROWS].value, "<u4").astype(np.int64)
     if not np.array_equal(np.sort(rows), np.arange(total)):

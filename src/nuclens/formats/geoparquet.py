@@ -18,6 +18,7 @@ from jaxtyping import Float64, UInt8
 
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
+from nuclens.core.json_files import decode_json
 from nuclens.core.parts import InParts, rechunked
 from nuclens.core.records import (
     from_outlines,
@@ -231,7 +232,7 @@ def _polygons(instances: Instances) -> Any:
 def _geometry_name(path: Path, metadata: dict[bytes, bytes]) -> str:
     if b"geo" not in metadata:
         raise DataError(f"{path}: a Parquet file without outlines (no `geo` metadata); wanted GeoParquet")
-    geo = json.loads(metadata[b"geo"])
+    geo = decode_json(metadata[b"geo"])
     name = str(geo["primary_column"])
     encoding = geo["columns"][name]["encoding"]
     if encoding != "WKB":
@@ -259,7 +260,7 @@ def _chunks(geometry: Any) -> Iterator[Packed]:
 
 def _ours(path: Path, table: Any, metadata: dict[bytes, bytes]) -> Instances:
     rings = _rings(path, table, metadata)
-    header = parse_header(path, json.loads(metadata[b"nuclens"]))
+    header = parse_header(path, decode_json(metadata[b"nuclens"]))
     schema = header.schema
     ids = id_bytes(table["id"].to_pylist())
     if ids is None:

@@ -14,6 +14,7 @@ from jaxtyping import Integer
 
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
+from nuclens.core.json_files import decode_json
 from nuclens.core.labelfiles import page_pixels
 from nuclens.core.maps import need_labels, need_size, painted
 from nuclens.core.pixels import plausible_mpp
@@ -118,7 +119,7 @@ def _header(path: Path, description: str) -> Header | None:
     """What our own files say in their description."""
     if not description.startswith('{"nuclens"'):
         return None
-    return parse_header(path, json.loads(description)["nuclens"])
+    return parse_header(path, decode_json(description)["nuclens"])
 
 
 def _mpp(page: Any) -> float | None:

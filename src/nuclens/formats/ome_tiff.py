@@ -18,6 +18,7 @@ from jaxtyping import Shaped
 
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
+from nuclens.core.json_files import decode_json
 from nuclens.core.label_tiles import SIDE, spooled
 from nuclens.core.label_windows import LabelWindows
 from nuclens.core.labelfiles import need_lossless, page_pixels
@@ -130,7 +131,7 @@ def _looked_at(path: Path, file: Any) -> LabelWindows:
         if page.shape != first.shape or len(page.shape) != 2 or np.dtype(page.dtype).kind not in "iu":
             raise DataError(f"{path}: {page.dtype} of shape {page.shape}; wanted one channel of whole numbers")
         need_lossless(path, page)
-    header = None if note is None else parse_header(path, json.loads(note))
+    header = None if note is None else parse_header(path, decode_json(note))
     stated = stated_pixel_um(first.description, *first.shape) if "<OME" in first.description else None
     mpp = plausible_mpp(*stated)[0] if stated else None
     planes = [_Plane(path, page) for page in pages]

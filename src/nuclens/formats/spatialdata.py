@@ -21,6 +21,7 @@ from nuclens.core.contours import ring_offsets
 from nuclens.core.errors import DataError
 from nuclens.core.extras import optional
 from nuclens.core.files import need_there, replacing_folder
+from nuclens.core.json_files import decode_json
 from nuclens.core.records import (
     FARTHEST,
     from_outlines,
@@ -114,7 +115,7 @@ class SpatialData:
             _need_harmless(path)
             found = library.read_zarr(path, selection=_READ)
             header = found.tables[_TABLE].uns.get(_OWN) if _TABLE in found.tables else None
-            return _foreign(path, found) if header is None else _ours(path, found, json.loads(str(header)))
+            return _foreign(path, found) if header is None else _ours(path, found, decode_json(str(header)))
         except (*_DAMAGE, _unknown_encoding()) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"{path}: no SpatialData that can be read ({reason:.160}); write it again") from error
@@ -313,7 +314,7 @@ def _need_harmless(path: Path) -> None:
             place = Path(folder, name)
             stored += place.stat().st_size
             if name in (V2_ARRAY, V3, _V2_COPIES):
-                fields = json.loads(place.read_bytes())
+                fields = decode_json(place.read_bytes())
                 copies = _copies(fields)
                 total += _claimed(fields)
                 copied += sum(map(_claimed, copies.values()))

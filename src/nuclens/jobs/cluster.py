@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -24,6 +23,7 @@ from typing import Any, Generic, TypeVar
 from nuclens.core.errors import ClusterFault, InputError, NuclensError, UnreadableImageError
 from nuclens.core.extras import brought_by
 from nuclens.core.flow import ahead
+from nuclens.core.json_files import decode_json
 from nuclens.core.slides import ArraySlide
 from nuclens.core.tiling import Tile
 from nuclens.jobs.pictures import Picture
@@ -398,7 +398,7 @@ def _address_in(file: Path) -> str:
         InputError: It is none.
     """
     try:
-        written = json.loads(file.read_bytes())
+        written = decode_json(file.read_bytes())
     except ValueError:
         written = None
     address = written.get("address") if isinstance(written, dict) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nuclens.core.copies import cache_folder
+from nuclens.core.json_files import decode_json
 from nuclens.core.remote import put, sending
 from nuclens.core.urls import local_path, shown, url_of
 from nuclens.jobs.pictures import Picture
@@ -170,7 +170,7 @@ def _is_here(folder: Path, record: dict[str, Any]) -> bool:
 def _record(data: bytes) -> dict[str, Any]:
     """What a record says; nothing, where it is none of ours."""
     with suppress(ValueError):
-        record = json.loads(data)
+        record = decode_json(data)
         names = record.get("files") if isinstance(record, dict) else None
         if isinstance(names, list) and all(isinstance(name, str) and name for name in names):
             return dict(record)

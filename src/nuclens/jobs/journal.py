@@ -11,6 +11,7 @@ from typing import Protocol
 
 from nuclens.core.errors import DataError, InputError, OutputError
 from nuclens.core.files import replacing
+from nuclens.core.json_files import decode_json
 from nuclens.core.plan import Plan
 from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import Instances
@@ -149,7 +150,7 @@ class DiskJournal:
     def plan(self) -> dict[str, object]:
         """The plan it was begun with; nothing where there is none, or only part of one."""
         try:
-            plan = json.loads((self.folder / PLAN).read_text(encoding="utf-8"))
+            plan = decode_json((self.folder / PLAN).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return plan if isinstance(plan, dict) else {}

@@ -13,6 +13,7 @@ from typing import Any
 
 from nuclens.core.errors import NuclensError, OutputError, UnreadableImageError
 from nuclens.core.files import replacing
+from nuclens.core.json_files import decode_json
 from nuclens.core.slides import companions
 from nuclens.core.urls import shown
 from nuclens.jobs.cohort_file import Entry
@@ -25,7 +26,7 @@ _SETTLED_S = 2.0  # the coarsest clock of common file systems: a file may change
 def read_mark(path: Path) -> dict[str, Any]:
     """What a file of ours says; nothing where it is not there, or is not whole."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = decode_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -20,6 +20,7 @@ from nuclens import __version__
 from nuclens.core.census import Census
 from nuclens.core.errors import InputError, OutputError
 from nuclens.core.files import put_folder, remove, replacing
+from nuclens.core.json_files import decode_json
 from nuclens.core.machine import bytes_read, peak_memory
 from nuclens.core.slides import FetchedSlide
 from nuclens.core.staging import staging
@@ -224,7 +225,7 @@ def _put_in_place(staged: Path, folder: Path, files: list[str]) -> None:
     record = folder / DONE
     old: list[str] = []
     with suppress(OSError, ValueError, AttributeError):
-        old = [Path(name).name for name in json.loads(record.read_text(encoding="utf-8")).get("files", [])]
+        old = [Path(name).name for name in decode_json(record.read_text(encoding="utf-8")).get("files", [])]
     try:
         record.unlink(missing_ok=True)
         for name in set(old) - set(files):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ import numpy as np
 
 from nuclens.core.datasets import DATASETS, Samples
 from nuclens.core.errors import DataError, InputError
+from nuclens.core.json_files import decode_json
 from nuclens.core.npy import npy_header
 from nuclens.core.predictions import drawn
 from nuclens.core.sides import Scene, Side, of_sample, shape_of
@@ -128,7 +128,7 @@ def _mpp_of(marks: Iterable[Path]) -> float | None:
     found = set()
     for mark in marks:
         try:
-            found.add(json.loads(mark.read_text(encoding="utf-8"))["mpp"])
+            found.add(decode_json(mark.read_text(encoding="utf-8"))["mpp"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
     return found.pop() if len(found) == 1 else None

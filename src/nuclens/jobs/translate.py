@@ -14,6 +14,7 @@ from typing import Any
 from nuclens.core.errors import DataError, InputError, NuclensError
 from nuclens.core.extras import need_extra
 from nuclens.core.files import replacing
+from nuclens.core.json_files import decode_json
 from nuclens.core.suffixes import FORMATS, format_to_read
 from nuclens.core.types import Instances, Progress, concatenate
 from nuclens.jobs.pictures import SLIDE_PIXELS
@@ -147,7 +148,7 @@ def _picture(folder: Path) -> _Found:
 def _said(record: Path) -> dict[str, Any]:
     """What a picture's record says; nothing where it cannot be read."""
     try:
-        said = json.loads(record.read_text(encoding="utf-8"))
+        said = decode_json(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return said if isinstance(said, dict) else {}
