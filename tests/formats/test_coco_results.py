@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from nuclens.core.coco import run_lengths, run_text
 from nuclens.core.errors import DataError
 from nuclens.core.suffixes import format_to_read
 from nuclens.core.types import read_instances
 from nuclens.formats.coco_results import PLUGIN
+from nuclens.testing.nuclei import made
 
 SQUARE = {"size": [4, 6], "counts": [5, 2, 2, 2, 13]}  # rows 1 and 2 of columns 1 and 2
 POLYGON = [[3, 0, 6, 0, 6, 2, 3, 2]]
@@ -64,7 +67,52 @@ def test_a_nucleus_that_others_cover_is_not_written(tmp_path: Path) -> None:
     path = save(tmp_path / "a.json", [entry(score=0.9), entry()])
     read_instances(path).save(tmp_path / "b.coco_results.json")
     written = json.loads((tmp_path / "b.coco_results.json").read_text(encoding="utf-8"))
-    assert written == [entry(1, score=pytest.approx(0.9))]
+    assert written == [entry(1, drawn=SQUARE | {"counts": "5220;"}, score=pytest.approx(0.9))]
+
+
+def test_of_two_files_beside_the_one_called_alike_or_of_that_size_counts(tmp_path: Path) -> None:
+    """All files of ours call their image 1."""
+    path = save(tmp_path / "b.coco_results.json", [entry()])
+    save(tmp_path / "a.coco.json", about("a.png"))
+    assert list(PLUGIN.images(path)) == ["a"]
+    save(tmp_path / "c.json", about("c.png"))
+    with pytest.raises(DataError, match=r"a\.coco\.json, c\.json beside it all have such images; leave the one"):
+        PLUGIN.images(path)
+    wider = about("c.png")
+    wider["images"][0]["width"] = 7
+    save(tmp_path / "c.json", wider)
+    assert list(PLUGIN.images(path)) == ["a"]
+    save(tmp_path / "b.coco.json", about("b.png"))
+    assert list(PLUGIN.images(path)) == ["b"]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools and NumPy 2
+def test_pycocotools_loads_and_scores_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coco = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
+    scoring = pytest.importorskip("pycocotools.cocoeval")
+    nuclei = made(54)
+    nuclei = replace(nuclei, scores=np.where(np.arange(54) % 9, nuclei.scores, np.nan).astype(np.float32))
+    nuclei.save(tmp_path / "a.coco.json")
+    nuclei.save(tmp_path / "a.coco_results.json")
+    truth = coco.COCO(str(tmp_path / "a.coco.json"))
+    found = truth.loadRes(str(tmp_path / "a.coco_results.json"))
+    assert len(found.getAnnIds()) == len(read_instances(tmp_path / "a.coco_results.json"))
+    result = scoring.COCOeval(truth, found, "segm")
+    result.evaluate()
+    result.accumulate()
+    result.summarize()
+    assert result.stats[0] > 0.9  # of outlines that overlap some pixels are another's
+    capsys.readouterr()
+
+
+def test_run_lengths_are_spelt_as_pycocotools_spells_them() -> None:
+    masks = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed")
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        shape, grain = rng.integers(1, 60, 2), int(rng.integers(1, 9))
+        mask = np.kron(rng.random(shape) < rng.random(), np.ones((grain, grain), bool))
+        [lengths] = run_lengths(mask.astype(np.int32)).values() or [[mask.size]]
+        assert run_text(lengths).encode() == masks.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
 
 
 @pytest.mark.parametrize(

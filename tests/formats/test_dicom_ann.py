@@ -125,11 +125,59 @@ def test_no_patient_no_time_and_the_same_identifiers_every_time(tmp_path: Path) 
     assert (str(found.PatientName), found.PatientID, found.PatientBirthDate, found.StudyDate) == ("", "", "", "")
     assert (found.ContentDate, found.ContentTime) == ("19700101", "000000")
     assert not any(element.VR == "DT" for element in found.iterall())
-    PLUGIN.write(tmp_path / "b.ann.dcm", nuclei[:8])
-    other = pydicom.dcmread(tmp_path / "b.ann.dcm")
-    for name in ("SOPInstanceUID", "SeriesInstanceUID"):
-        assert found[name].value.startswith("2.25.")
-        assert found[name].value != other[name].value
+    for changed in (nuclei[:8], replace(nuclei, scores=nuclei.scores / 2), replace(nuclei, anchors=nuclei.anchors + 1)):
+        PLUGIN.write(tmp_path / "b.ann.dcm", changed)
+        other = pydicom.dcmread(tmp_path / "b.ann.dcm")
+        for name in ("SOPInstanceUID", "SeriesInstanceUID"):
+            assert found[name].value.startswith("2.25.")
+            assert found[name].value != other[name].value
+
+
+def test_a_measurement_that_no_nucleus_of_a_type_has_is_left_out(tmp_path: Path) -> None:
+    """As after HoVer-Net's JSON; of one that some have, highdicom gives the others NaN."""
+    nuclei = of_slide(made(20))
+    first = np.flatnonzero(nuclei.types == nuclei.types[0])
+    name = next(iter(nuclei.measurements))
+    values = nuclei.measurements[name].copy()
+    values[first] = np.nan
+    values[np.flatnonzero(nuclei.types != nuclei.types[0])[0]] = np.nan
+    nuclei = replace(nuclei, scores=np.full(20, np.nan, np.float32), measurements=nuclei.measurements | {name: values})
+    PLUGIN.write(tmp_path / "a.ann.dcm", nuclei)
+    back = PLUGIN.read(tmp_path / "a.ann.dcm")
+    np.testing.assert_array_equal(back.measurements[name], values)
+    assert np.isnan(back.scores).all()
+    for group in highdicom.ann.annread(tmp_path / "a.ann.dcm").get_annotation_groups():
+        names, table, _ = group.get_measurements()
+        assert table.shape == (group.number_of_annotations, len(names))
+        assert not any(np.isnan(column).all() for column in table.T)
+
+
+def test_what_snomed_has_no_code_for_has_the_same_code_in_every_file(tmp_path: Path) -> None:
+    def codes(nuclei: Instances) -> dict[str, str]:
+        PLUGIN.write(tmp_path / "a.ann.dcm", nuclei)
+        [group, *_] = highdicom.ann.annread(tmp_path / "a.ann.dcm").get_annotation_groups()
+        return {name.meaning: name.value for name in group.get_measurements()[0]}
+
+    nuclei = of_slide(made(9))
+    bare = replace(
+        nuclei, schema=ClassSchema((), ()), types=np.zeros(9, np.uint8), probabilities=np.zeros((9, 0), "f4")
+    )
+    typed, untyped = codes(nuclei), codes(bare)
+    assert set(untyped) < set(typed)
+    assert all(typed[name] == value and len(value) <= 16 for name, value in untyped.items())
+    assert len(set(typed.values())) == len(typed)
+
+
+def test_annotations_that_an_archive_writes_as_implicit_vr_are_ours_still(tmp_path: Path) -> None:
+    wanted = of_slide(made(9))
+    PLUGIN.write(tmp_path / "a.ann.dcm", wanted)
+    document = pydicom.dcmread(tmp_path / "a.ann.dcm")
+    document.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    pydicom.dcmwrite(tmp_path / "b.ann.dcm", document, implicit_vr=True, little_endian=True)
+    back = PLUGIN.read(tmp_path / "b.ann.dcm")
+    assert back.schema == wanted.schema
+    np.testing.assert_array_equal(back.types, wanted.types)
+    np.testing.assert_array_equal(back.vertices, wanted.vertices)
 
 
 def test_what_is_of_no_dicom_slide_is_refused(tmp_path: Path) -> None:
@@ -191,6 +239,7 @@ HOSTILE: dict[str, Callable[[Any], None]] = {
     "not finite": lambda document: setattr(
         document.AnnotationGroupSequence[0], "DoublePointCoordinatesData", np.full(16, np.nan).tobytes()
     ),
+    "in a frame": lambda document: setattr(document, "PixelOriginInterpretation", "FRAME"),
     "no groups": lambda document: delattr(document, "AnnotationGroupSequence"),
     "another object": lambda document: setattr(document, "SOPClassUID", "1.2.840.10008.5.1.4.1.1.77.1.6"),
 }

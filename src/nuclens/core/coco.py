@@ -40,6 +40,23 @@ def run_lengths(labels: Integer[np.ndarray, "h w"]) -> dict[int, list[int]]:
     return counts
 
 
+def run_text(lengths: Sequence[int]) -> str:
+    """Run lengths as pycocotools' text, the only way in which it takes masks of results.
+
+    Example:
+        >>> run_text([5, 2, 2, 2, 13])
+        '5220;'
+    """
+    letters = []
+    for place, length in enumerate(lengths):
+        number, more = length - (lengths[place - 2] if place > 2 else 0), True
+        while more:
+            bits, number = number & 31, number >> 5
+            more = number != (-1 if bits & _SIGN else 0)
+            letters.append(chr(_ZERO + bits + _MORE * more))
+    return "".join(letters)
+
+
 def parse_segmentation(
     drawn: Any, shape: tuple[int, int]
 ) -> tuple[list[Float64[np.ndarray, "_ 2"]], Int64[np.ndarray, "runs 2"] | None]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nuclens.core.coco import FAULTS, Mark, drawn_marks, outlines_of, parse_segmentation, run_lengths
+from nuclens.core.coco import FAULTS, Mark, drawn_marks, outlines_of, parse_segmentation, run_lengths, run_text
 from nuclens.core.errors import DataError
 from nuclens.core.json_files import first_keys, load_json, save_json
 from nuclens.core.maps import need_size, painted
@@ -26,8 +26,10 @@ class CocoResults:
     """`[{"image_id", "category_id", "segmentation", "score"}, ...]`; run lengths are written, polygons are read too.
 
     Names of images and types and the sizes of images are in the COCO file that
-    was predicted: where it lies beside the list, it is used. Else images and
-    types are called by their numbers, and only masks tell a size.
+    was predicted: where it lies beside the list, it is used, and first of all
+    one that is called like the list. Else images and types are called by their
+    numbers, and only masks tell a size. A score is a number there, so one that
+    is not known is written as 1.
 
     Source: Lin et al., Microsoft COCO, ECCV 2014, and its results format page.
     """
@@ -36,6 +38,7 @@ class CocoResults:
     endings: ClassVar[tuple[str, ...]] = (".json",)
     lost: ClassVar[tuple[str, ...]] = (
         "ids", "anchors", "schema", "probabilities", "measurements", "metadata", "frame", "subpixels", "overlaps",
+        "unknown scores",
     )  # fmt: skip
 
     def claims(self, path: Path) -> bool:
@@ -51,12 +54,12 @@ class CocoResults:
             OutputError: The file cannot be written.
         """
         labels = painted(path, instances)
-        scores = [float(score) if np.isfinite(score) else None for score in instances.scores]
+        scores = np.nan_to_num(instances.scores, nan=1.0).tolist()
         marks = [
             {
                 "image_id": 1,
                 "category_id": int(instances.types[label - 1]),
-                "segmentation": {"size": list(labels.shape), "counts": counts},
+                "segmentation": {"size": list(labels.shape), "counts": run_text(counts)},
                 "score": scores[label - 1],
             }
             for label, counts in run_lengths(labels).items()
@@ -134,7 +137,7 @@ def _images(path: Path) -> dict[str, _Image]:
         if not isinstance(entries, list):
             raise ValueError("no list")
         numbers = list(dict.fromkeys(entry["image_id"] for entry in entries))
-        about = _beside(path, set(numbers))
+        about = _beside(path, entries)
         if about is None:
             return _unnamed(entries, numbers)
         categories = sorted(about["categories"], key=lambda one: int(one["id"]))
@@ -171,12 +174,28 @@ def _shape(height: Any, width: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _beside(path: Path, numbers: set[Any]) -> Any:
+def _beside(path: Path, entries: list[dict[str, Any]]) -> Any:
     """The COCO file in the same folder that has these images; None if there is none."""
-    for other in sorted(path.parent.glob("*.json")):
-        if other != path and not {"images", "info", "annotations", "categories"}.isdisjoint(first_keys(other)[:1]):
+    same = path.with_name(f"{path.name.removesuffix(CocoResults.suffix)}.coco.json")
+    others = [same] if same.exists() else [other for other in sorted(path.parent.glob("*.json")) if other != path]
+    found = {}
+    for other in others:
+        if not {"images", "info", "annotations", "categories"}.isdisjoint(first_keys(other)[:1]):
             document, _ = load_json(other)
-            images = document.get("images") if isinstance(document, dict) else None
-            if isinstance(images, list) and numbers <= {one["id"] for one in images} and document.get("categories"):
-                return document
-    return None
+            if isinstance(document, dict) and _is_of(document, entries):
+                found[other.name] = document
+    if len(found) > 1:
+        raise ValueError(f"{', '.join(found)} beside it all have such images; leave the one that was predicted")
+    return next(iter(found.values()), None)
+
+
+def _is_of(document: dict[str, Any], entries: list[dict[str, Any]]) -> bool:
+    """Whether a COCO file has the images of all entries, in the size of their masks."""
+    if not isinstance(document.get("images"), list) or not document.get("categories"):
+        return False
+    sizes = {one["id"]: [one["height"], one["width"]] for one in document["images"]}
+    masks = [entry["segmentation"] for entry in entries]
+    return all(
+        entry["image_id"] in sizes and (not isinstance(mask, dict) or mask["size"] == sizes[entry["image_id"]])
+        for entry, mask in zip(entries, masks, strict=True)
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 
 from nuclens.core.contours import ring_offsets
 from nuclens.core.dicom import IDENTIFIED
@@ -37,7 +37,7 @@ _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassU
 _PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")  # little-endian, not deflated
 _KIND = "1.2.840.10008.5.1.4.1.1.91.1"
 _GROUP, _OWNER = 0x0099, "NUCLENS"  # of what only we write and read
-_HEADER, _ROWS, _IDS, _ANCHORS, _TYPES = 1, 2, 3, 4, 5
+_HEADER, _ROWS, _IDS, _ANCHORS, _TYPES, _KNOWN = 1, 2, 3, 4, 5, 6
 _MAX_BYTES = 1 << 32
 _LONGEST = 64  # characters of a name
 _TISSUE, _ABNORMAL, _STRUCTURE = (
@@ -58,7 +58,8 @@ _MEASURES = {
     "Max diameter": ("103339001", "Long axis"),
     "Min diameter": ("103340004", "Short axis"),
 }
-_UNITS = {"µm^2": ("um2", "square micrometer"), "µm": ("um", "micrometer")}
+_PIXELS = ("{pixels}", "pixels")
+_UNITS = {"µm^2": ("um2", "square micrometer"), "µm": ("um", "micrometer"), "px^2": _PIXELS, "px": _PIXELS}
 _UNCODED, _ONE = "99NUCLENS", ("1", "no units")
 _FAULTS = (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError)
 
@@ -150,14 +151,13 @@ def _document(instances: Instances, source: Any) -> Any:
     optional("highdicom.ann", EXTRA)
     header = json.dumps(header_of(instances), ensure_ascii=False)
     content = hashlib.sha256(header.encode())
-    for column in (instances.ids, instances.vertices, instances.types):
+    columns = _columns(instances)
+    for column in (instances.ids, instances.vertices, instances.types, instances.anchors, *columns.values()):
         content.update(np.ascontiguousarray(column).data)
     order = np.argsort(instances.types, kind="stable")
     kinds = np.unique(instances.types)
-    groups = [
-        _group(instances[order[instances.types[order] == kind]], number, _uid(content, f"group {number}"))
-        for number, kind in enumerate(kinds.tolist(), 1)
-    ]
+    parts = [instances[order[instances.types[order] == kind]] for kind in kinds]
+    groups = [_group(part, number, _uid(content, f"group {number}")) for number, part in enumerate(parts, 1)]
     document = highdicom.ann.MicroscopyBulkSimpleAnnotations(
         source_images=[source],
         annotation_coordinate_type="2D",
@@ -184,7 +184,9 @@ def _document(instances: Instances, source: Any) -> Any:
     own.add_new(_ROWS, "OL", order.astype("<u4").tobytes())
     own.add_new(_IDS, "OB", instances.ids[order].tobytes())
     own.add_new(_ANCHORS, "OL", instances.anchors[order].astype("<i4").tobytes())
-    own.add_new(_TYPES, "US", kinds.tolist())  # of the groups, whose labels may be cut
+    own.add_new(_TYPES, "OB", kinds.astype(np.uint8).tobytes())  # of the groups, whose labels may be cut
+    known = [[not np.isnan(values).all() for values in _columns(part).values()] for part in parts]
+    own.add_new(_KNOWN, "OB", np.array(known, np.uint8).tobytes())  # which measurements each group has
     return document
 
 
@@ -202,6 +204,12 @@ def _model(instances: Instances) -> tuple[str, str]:
     return (name or "unknown")[:_LONGEST], (version or "unknown")[:_LONGEST]
 
 
+def _columns(nuclei: Instances) -> dict[str, Float32[np.ndarray, "n"]]:
+    """What is written as measurements, by name."""
+    chances = {f"Probability: {name}": nuclei.probabilities[:, k] for k, name in enumerate(nuclei.schema.names)}
+    return {"Score": nuclei.scores, **chances, **nuclei.measurements}
+
+
 def _group(nuclei: Instances, number: int, uid: str) -> Any:
     """The annotations of one type, all of which `nuclei` have."""
     highdicom = optional("highdicom", EXTRA)
@@ -212,8 +220,8 @@ def _group(nuclei: Instances, number: int, uid: str) -> Any:
         name=name, family=_code("123110", "Artificial Intelligence", "DCM"), version=version
     )
     points = np.split(np.ascontiguousarray(nuclei.vertices[:, ::-1]), nuclei.offsets[1:-1])
-    columns = {"Score": nuclei.scores}
-    columns |= {f"Probability: {name}": nuclei.probabilities[:, k] for k, name in enumerate(schema.names)}
+    # One that no nucleus has would be an empty list, which highdicom writes and does not read.
+    columns = {name: values for name, values in _columns(nuclei).items() if not np.isnan(values).all()}
     return highdicom.ann.AnnotationGroup(
         number=number,
         uid=uid,
@@ -225,8 +233,8 @@ def _group(nuclei: Instances, number: int, uid: str) -> Any:
         algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
         measurements=[
-            highdicom.ann.Measurements(*_measure(place, name), values=values, unit=_code(*_unit(name), "UCUM"))
-            for place, (name, values) in enumerate((columns | nuclei.measurements).items())
+            highdicom.ann.Measurements(_measure(name), values=values, unit=_code(*_unit(name), "UCUM"))
+            for name, values in columns.items()
         ],
         display_color=highdicom.color.CIELabColor.from_rgb(*schema.color(kind)),
     )
@@ -236,12 +244,12 @@ def _code(value: str, meaning: str, scheme: str = "SCT") -> Any:
     return optional("pydicom.sr.coding", EXTRA).Code(value, scheme, meaning)
 
 
-def _measure(place: int, name: str) -> tuple[Any]:
-    """What a measurement is called: by SNOMED, if it knows it, else by number."""
+def _measure(name: str) -> Any:
+    """What a measurement is called: by SNOMED, if it knows it, else by a code that its name always has."""
     plain = name.removesuffix("^2").removesuffix(" µm").removesuffix(" px")
     if plain in _MEASURES:
-        return (_code(*_MEASURES[plain]),)
-    return (_code(f"M{place}", _short(name), _UNCODED),)
+        return _code(*_MEASURES[plain])
+    return _code(f"M{hashlib.sha256(name.encode()).hexdigest()[:12]}", _short(name), _UNCODED)
 
 
 def _unit(name: str) -> tuple[str, str]:
@@ -256,6 +264,8 @@ def _short(name: str) -> str:
 def _instances(path: Path, document: Any) -> Instances:
     if document.SOPClassUID != _KIND or document.AnnotationCoordinateType != "2D":
         raise ValueError("no annotations of a slide in pixels")
+    if document.get("PixelOriginInterpretation", "VOLUME") != "VOLUME":
+        raise ValueError("positions count from the corner of a frame; wanted the slide's")
     groups = list(document.AnnotationGroupSequence)
     rings = [_rings(group) for group in groups]
     vertices = np.concatenate([np.zeros((0, 2), np.float32), *(corners for corners, _ in rings)])
@@ -269,9 +279,11 @@ def _instances(path: Path, document: Any) -> Instances:
     rows = np.frombuffer(own[_ROWS].value, "<u4").astype(np.int64)
     if not np.array_equal(np.sort(rows), np.arange(total)):
         raise ValueError("the order of the nuclei is not one place for each")
-    types = np.repeat(np.atleast_1d(own[_TYPES].value), counts).astype(np.uint8)
+    types = np.repeat(np.frombuffer(own[_TYPES].value, np.uint8)[: len(groups)], counts)
     need_known_types(path, types, header.schema)
-    numbers = _numbers(groups, counts, 1 + len(header.schema.types) + len(header.measurements))
+    width = 1 + len(header.schema.types) + len(header.measurements)
+    known = np.frombuffer(own[_KNOWN].value, np.uint8)[: len(groups) * width].reshape(len(groups), width)
+    numbers = _numbers(groups, counts, known > 0)
     found = replace(
         from_outlines(header.schema, vertices, ring_offsets(lengths)),
         frame=header.frame,
@@ -325,12 +337,14 @@ def _rings(group: Any) -> tuple[Float32[np.ndarray, "v 2"], Int64[np.ndarray, "e
     return np.ascontiguousarray(points[:, ::-1].astype(np.float32)), ends.astype(np.int64)
 
 
-def _numbers(groups: Sequence[Any], counts: Sequence[int], columns: int) -> Float32[np.ndarray, "n columns"]:
-    """Measurements of all groups in the order they were written."""
-    found = np.full((sum(counts), columns), np.nan, np.float32)
+def _numbers(
+    groups: Sequence[Any], counts: Sequence[int], known: Bool[np.ndarray, "groups columns"]
+) -> Float32[np.ndarray, "n columns"]:
+    """Measurements of all groups in the order they were written; NaN where a group or a nucleus has none."""
+    found = np.full((sum(counts), known.shape[1]), np.nan, np.float32)
     begins = np.cumsum([0, *counts])
-    for group, begin, count in zip(groups, begins.tolist(), counts, strict=False):
-        for column, measurement in enumerate(_items(group, columns)):
+    for group, begin, count, has in zip(groups, begins.tolist(), counts, known, strict=False):
+        for column, measurement in _items(group, np.flatnonzero(has).tolist()):
             item = measurement.MeasurementValuesSequence[0]
             rows = np.arange(count)
             if "AnnotationIndexList" in item:
@@ -341,8 +355,8 @@ def _numbers(groups: Sequence[Any], counts: Sequence[int], columns: int) -> Floa
     return found
 
 
-def _items(group: Any, columns: int) -> Iterator[Any]:
-    items = list(group.MeasurementsSequence)
-    if len(items) != columns:
-        raise ValueError(f"{len(items)} measurements; wanted {columns}")
-    yield from items
+def _items(group: Any, columns: list[int]) -> Iterator[tuple[int, Any]]:
+    items = list(group.get("MeasurementsSequence") or ())
+    if len(items) != len(columns):
+        raise ValueError(f"{len(items)} measurements; wanted {len(columns)}")
+    yield from zip(columns, items, strict=True)
