@@ -47,6 +47,11 @@ def test_an_even_slide_has_one_density_up_to_its_borders() -> None:
     np.testing.assert_allclose(density, 1600, rtol=1e-5)
 
 
+def test_a_nucleus_without_a_position_is_refused() -> None:
+    with pytest.raises(InputError, match="a nucleus has no position"):
+        Heat(FRAME, SCHEMA).update(nuclei(np.array([[3.0, 4], [np.nan, 5]])))
+
+
 def test_squares_that_hang_over_the_frame_count_by_what_lies_inside() -> None:
     frame = Frame(4050, 6000, 0.25)  # half a square
     rows = np.arange(25, 4050, 50)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -93,6 +93,14 @@ def test_what_is_cut_apart_is_put_together(parts: list[list[int]]) -> None:
     rows = nuclei([length for lengths in parts for length in lengths])
     ends = np.cumsum([0, *map(len, parts)])
     same(concatenate([rows[first:last] for first, last in pairwise(ends)]), rows)
+
+
+def test_a_frame_of_numpy_numbers_is_written_as_any_other(tmp_path: Path) -> None:
+    frame = Frame(cast("int", np.int64(40)), cast("int", np.int64(60)), cast("float", np.float32(0.25)))
+    assert repr(frame) == repr(FRAME)
+    for name in ("a.geojson", "a.arrow", "a.coco.json", "a.ome.tif"):
+        no_instances(frame).save(tmp_path / name)
+        assert read_instances(tmp_path / name).frame == FRAME
 
 
 def test_empty_parts_need_no_measurements() -> None:

@@ -30,6 +30,7 @@ def test_anndata_reads_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table.obsm["class_prob"], nuclei.probabilities)
     assert list(table.obs["class"].cat.categories) == ["neoplastic", "other"]
     assert table.obs["class"].isna().tolist() == (nuclei.types == 0).tolist()
+    assert list(table.uns["class_prob_names"]) == ["neoplastic", "other"]
     assert list(table.uns["class_colors"]) == ["#c8001e", "#0078ff"]
     assert dict(table.var["unit"]) == {"Area µm^2": "µm^2", "Circularity": "", 'A, quoted "name"': ""}
     assert table.X.dtype == np.float32
@@ -50,6 +51,20 @@ def test_a_part_of_a_table_keeps_its_own_outlines(tmp_path: Path) -> None:
     for place, row in enumerate(chosen):
         np.testing.assert_array_equal(back.outline(place), nuclei.outline(row))
         assert back.measurements["Circularity"][place] == nuclei.measurements["Circularity"][row]
+
+
+def test_a_table_of_fewer_columns_is_read_and_one_of_other_classes_told(tmp_path: Path) -> None:
+    nuclei = made(30)
+    PLUGIN.write(tmp_path / "a.h5ad", nuclei)
+    table = anndata.read_h5ad(tmp_path / "a.h5ad")
+    table[:, ["Circularity"]].copy().write_h5ad(tmp_path / "b.h5ad")
+    back = read_instances(tmp_path / "b.h5ad")
+    assert list(back.measurements) == ["Circularity"]
+    np.testing.assert_array_equal(back.measurements["Circularity"], nuclei.measurements["Circularity"])
+    table.obs["class"] = table.obs["class"].cat.rename_categories({"other": "rest"})
+    table.write_h5ad(tmp_path / "c.h5ad")
+    with pytest.raises(DataError, match=r"c\.h5ad: class 'rest' is none of neoplastic, other, the types of this table"):
+        read_instances(tmp_path / "c.h5ad")
 
 
 @pytest.mark.parametrize("column", ["class", "type", "cell_type"])

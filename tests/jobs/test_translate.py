@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,9 +112,29 @@ def test_repairs_are_told(tmp_path: Path) -> None:
     nuclei = made(9)
     vertices = nuclei.vertices.copy()
     vertices[: nuclei.offsets[1]] = 5
-    (one,) = translate(picture(tmp_path / "a", replace(nuclei, vertices=vertices)), ["geojson"])
+    logger = logging.getLogger("nuclens")
+    before = logger.level
+    logger.setLevel(logging.ERROR)  # as the command line has it
+    try:
+        (one,) = translate(picture(tmp_path / "a", replace(nuclei, vertices=vertices)), ["geojson"])
+    finally:
+        logger.setLevel(before)
     assert one.error is None
     assert one.notes[0].endswith("1 outlines were invalid: 0 repaired, 1 left out")
+
+
+def test_a_name_that_is_of_another_format_is_refused(tmp_path: Path) -> None:
+    made(3).save(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"b\.geojson: a file of arrow ends in \.arrow; wanted that, or a folder"):
+        translate(tmp_path / "a.parquet", ["arrow"], tmp_path / "b.geojson")
+    assert not (tmp_path / "b.geojson").exists()
+
+
+def test_pictures_of_a_run_are_told_apart_in_coco(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture(tmp_path / "run" / name, made(3))
+    for one in translate(tmp_path / "run", ["coco"]):
+        assert list(FORMATS.get("coco").images(one.target)) == [one.source.parent.name]
 
 
 def test_nothing_is_replaced_unless_asked_for(tmp_path: Path) -> None:

@@ -57,10 +57,12 @@ class Heat:
         """Count nuclei.
 
         Raises:
-            InputError: They are of another frame or schema.
+            InputError: They are of another frame or schema, or one has no position.
         """
         if nuclei.frame != self.frame or nuclei.schema != self.schema:
             raise InputError(f"heat map: of {self.frame}, got nuclei of {nuclei.frame}; wanted nuclei of one result")
+        if not np.isfinite(nuclei.centroids).all():
+            raise InputError("heat map: a nucleus has no position; wanted a centroid of each")
         last = np.array(self.counts.shape[1:]) - 1
         row, column = np.clip(np.floor(nuclei.centroids / self.side), 0, last).astype(np.int64).T
         np.add.at(self.counts, (nuclei.types, row, column), 1)

@@ -33,6 +33,12 @@ class Frame:
     width: int
     mpp: float | None
 
+    def __post_init__(self) -> None:
+        # Numbers of NumPy's are not written as JSON and XML have numbers.
+        object.__setattr__(self, "height", int(self.height))
+        object.__setattr__(self, "width", int(self.width))
+        object.__setattr__(self, "mpp", None if self.mpp is None else float(self.mpp))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InstanceMap:

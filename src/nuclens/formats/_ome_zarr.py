@@ -164,7 +164,8 @@ def _found(zarr: ZarrFolder) -> tuple[str, dict[str, Any]]:
         raise DataError(f"{zarr.root}: a Zarr without labels; wanted an OME-Zarr with `labels`, or one of these")
     if len(names) > 1 and _NAME not in names:
         raise DataError(
-            f"{zarr.root}: labels {', '.join(map(str, names))}; give the folder of one, as labels/{names[0]}"
+            f"{zarr.root}: labels {', '.join(map(str, names))}; give the folder of one, as labels/{names[0]}, and its "
+            f'format (--read-as ome_zarr, in Python format="ome_zarr")'
         )
     name = f"{place}{_NAME if _NAME in names else names[0]}"
     return name, _told(zarr, name)

@@ -51,8 +51,9 @@ class AnnData:
 
     `obs` is indexed by the id and has `class`, `score` and the anchor, `X` the
     measurements with their units in `var`, `obsm` the centroids as `spatial`
-    and the probabilities as `class_prob`, in the order of the categories of
-    `class`; `uns` the colours, the header under `nuclens`, and all outlines
+    and the probabilities as `class_prob`, whose columns `uns` names in
+    `class_prob_names`, since AnnData drops categories of `class` that a part of
+    a table does not have; `uns` has the colours too, the header under `nuclens`, and all outlines
     under `outlines`: corners, where each outline begins, and whose it is, so
     that a table of fewer rows still finds its own. Of tables from elsewhere
     centroids and types are read.
@@ -116,6 +117,7 @@ def _table(instances: Instances) -> Any:
         uns={
             "nuclens": about if instances.frame.mpp is None else about | {"mpp": instances.frame.mpp},
             "outlines": outlines,
+            "class_prob_names": np.array(schema.names, object),
             "class_colors": np.array(["#{:02x}{:02x}{:02x}".format(*kind.color) for kind in schema.types], object),
         },
     )
@@ -193,6 +195,12 @@ def _ours(path: Path, file: Any) -> Instances:
     types, names = _classes(file, "class")
     if names != schema.names[: len(names)] and types.any():
         number = {name: place for place, name in enumerate(schema.names, 1)}
+        strangers = [name for name in names if name not in number]
+        if strangers:
+            raise DataError(
+                f"{path}: class {strangers[0]!r} is none of {', '.join(schema.names)}, the types of this table; call "
+                f"it as before, or take uns['nuclens'] away and only centroids and classes are read"
+            )
         types = np.array([0, *(number[name] for name in names)], np.uint8)[types]
     need_known_types(path, types, schema)
     place = {name: number for number, name in enumerate(_index(file, "var"))}
@@ -208,7 +216,10 @@ def _ours(path: Path, file: Any) -> Instances:
         scores=_array(file, "obs/score").astype(np.float32),
         probabilities=_array(file, "obsm/class_prob").astype(np.float32).reshape(len(ids), len(schema.types)),
         centroids=_centroids(file),
-        measurements={name: numbers[:, place[name]].astype(np.float32) for name in header.measurements},
+        # Who chose some of the columns has done without the others.
+        measurements={
+            name: numbers[:, place[name]].astype(np.float32) for name in header.measurements if name in place
+        },
         metadata=header.metadata,
     )
     columns = (found.types, found.scores, found.anchors, found.centroids, *found.measurements.values())

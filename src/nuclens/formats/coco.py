@@ -24,6 +24,7 @@ from nuclens.core.types import Frame, Instances
 
 _KEYS = {"info", "licenses", "images", "annotations", "categories"}
 _ROWS = 8_192  # written at a time
+_RESULT = "instances"  # what results are called in the folder of their picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class Coco(InParts):
     def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
         """Write a result that comes in parts, as `rechunked` takes them; the bytes are those of the whole.
 
-        Its nuclei are those of one image called like the file.
+        Its nuclei are those of one image that is called like the file, or like its folder where that is the picture's
+        and the file is called like all results, `instances.coco.json`.
 
         Raises:
             InputError: A nucleus has no outline, or the parts do not belong together.
@@ -57,8 +59,7 @@ class Coco(InParts):
         pieces = rechunked(parts, _ROWS)
         first = next(pieces)
         frame, schema = first.frame, first.schema
-        name = path.name.removesuffix(self.suffix) if path.name.endswith(self.suffix) else path.stem
-        image = {"id": 1, "file_name": name, "height": frame.height, "width": frame.width}
+        image = {"id": 1, "file_name": _image_name(path), "height": frame.height, "width": frame.width}
         head = {"info": {"description": "Nuclei", "nuclens": header_of(first)}, "licenses": [], "images": [image]}
         untyped = False
 
@@ -115,6 +116,15 @@ class Coco(InParts):
 
 
 PLUGIN = Coco()
+
+
+def _image_name(path: Path) -> str:
+    """What the picture of a file is called."""
+    name = path.name.removesuffix(Coco.suffix) if path.name.endswith(Coco.suffix) else path.stem
+    if name != _RESULT:
+        return name
+    # Until it is complete a result lies in a hidden folder within the picture's.
+    return next((folder.name for folder in path.absolute().parents if not folder.name.startswith(".")), "") or name
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,6 +191,7 @@ def _table(instances: Instances, about: dict[str, str]) -> Any:
         places = instances.types.astype(np.int64) - 1
         obs[_TYPE] = pandas.Categorical.from_codes(places, categories=list(schema.names))
         obsm["class_prob"] = instances.probabilities.copy()
+        uns["class_prob_names"] = list(schema.names)
         uns[f"{_TYPE}_colors"] = ["#{:02x}{:02x}{:02x}".format(*kind.color) for kind in schema.types]
     numbers = list(instances.measurements.values())
     return anndata.AnnData(

@@ -74,7 +74,7 @@ class Segmenter:
             DataError: The tissue mask does not fit.
         """
         card = self.model.card
-        mpp = slide.mpp if mpp is None else mpp
+        mpp = slide.mpp if mpp is None else float(mpp)
         scale = scale_of(card, mpp, name, slide.power)
         region, tissue, origin = area.box(slide, mpp, name), area.mask(slide, mpp), area.origin(slide)
         plan = Plan(

@@ -158,10 +158,17 @@ def _target(found: _Found, name: str, out: Path | None, single: bool) -> Path:
     suffix = FORMATS.get(name).suffix
     if single and out is not None and out.name.lower().endswith((suffix, *_endings(name))):
         return out
+    if single and out is not None and not out.is_dir() and out.name.lower().endswith(_all_endings()):
+        raise InputError(f"{out}: a file of {name} ends in {suffix}; wanted that, or a folder")
     if not found.stem:
         return (out / found.folder if out else found.path.parent) / file_name(name, large=found.large)
     file = f"{found.stem}{suffix}" if suffix.startswith(".") else f"{found.stem}_{suffix}"
     return (out or found.path.parent) / file
+
+
+def _all_endings() -> tuple[str, ...]:
+    """How files of any format end."""
+    return tuple(end for name in FORMATS.names() for end in (FORMATS.get(name).suffix, *_endings(name)))
 
 
 def _endings(name: str) -> tuple[str, ...]:
@@ -220,7 +227,7 @@ def _lost(name: str) -> str:
 
 @contextmanager
 def _noted() -> Iterator[list[str]]:
-    """What formats say of repairs while they write."""
+    """What formats say of repairs while they write, whatever of it the terminal shows."""
     notes: list[str] = []
 
     class Keep(logging.Handler):
@@ -228,11 +235,14 @@ def _noted() -> Iterator[list[str]]:
             notes.append(record.getMessage())
 
     logger, keep = logging.getLogger("nuclens.formats"), Keep(logging.WARNING)
+    before = logger.level
+    logger.setLevel(min(logging.WARNING, logger.getEffectiveLevel()))
     logger.addHandler(keep)
     try:
         yield notes
     finally:
         logger.removeHandler(keep)
+        logger.setLevel(before)
 
 
 def _record(target: Path) -> None:
