@@ -3,7 +3,8 @@
     python benchmarks/fuzz.py ../shared/data --minutes 10 [--only geojson readers/tiff ...] [--first SEED]
     python benchmarks/fuzz.py ../shared/data --replay
 
-For every reader and every format that is read, sound files (real ones where there are, else made) are changed at
+For every reader, every format that is read, and what else people hand around (tables of slides, drawn tissue, cards of
+models, folders of results), sound files (real ones where there are, else made) are changed at
 random: bytes, numbers, pieces lost, doubled or swapped, also within what is compressed, has checksums or is a database.
 A process of its own reads each and tells what is no `NuclensError` of one line that begins with the path, takes more
 than 20 s or 2 GB, writes, connects or starts a program. Findings are kept as files in --out; --replay reads these again
@@ -44,6 +45,7 @@ SAVED = Path(__file__).parent.parent / "docs" / "results" / "fuzz.json"
 MOST_BYTES, MOST_SECONDS = 2 << 30, 20.0
 MOST_FILES = 5000  # that one process reads: what libraries keep would add up
 CHANGING = "in changing it"
+INPUTS = ("cohort", "tissue", "card", "run")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 FORBIDDEN = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "pickle.find_class", "socket.connect"}
 PAGE = """# Files with errors put into them
@@ -82,9 +84,10 @@ def main() -> None:
 
 
 def targets() -> list[str]:
-    """Readers and formats of this machine."""
+    """Readers and formats of this machine, and other inputs."""
     names = [f"readers/{name}" for name in READERS.names() if find_spec("cucim") or name != "cucim"]
     read = [name for name in FORMATS.names() if hasattr(FORMATS.get(name), "read")]
+    names += [f"inputs/{name}" for name in INPUTS]
     return names + [f"formats/{name}" for name in read if find_spec(getattr(FORMATS.get(name), "needs", "nuclens"))]
 
 
@@ -323,6 +326,8 @@ def reading(name: str) -> Callable[[Path], object]:
                 raise refused[0]
 
         return read
+    if kind == "inputs":
+        return input_reader(plugin)
     reader = READERS.get(plugin)
 
     def look(path: Path) -> None:
@@ -335,6 +340,27 @@ def reading(name: str) -> Callable[[Path], object]:
             slide.digest  # noqa: B018 - which reads all files of the slide
 
     return look
+
+
+def input_reader(name: str) -> Callable[[Path], object]:
+    from nuclens.core.card import card_from_json  # here, as each child needs one
+    from nuclens.core.tissue_files import read_tissue
+    from nuclens.jobs.cohort_file import read_cohort
+    from nuclens.jobs.status import status_of
+
+    def table(path: Path) -> None:
+        try:
+            read_cohort(path)
+        except NuclensError as error:  # which has a line for each fault
+            raise type(error)(str(error).partition("\n")[0]) from error
+
+    readers: dict[str, Callable[[Path], object]] = {
+        "cohort": table,
+        "tissue": lambda path: read_tissue(path, (2000, 3000), 0.25),
+        "card": lambda path: card_from_json(path.read_bytes(), str(path)),
+        "run": status_of,
+    }
+    return readers[name]
 
 
 if __name__ == "__main__":

@@ -18,8 +18,10 @@ import numpy as np
 import tifffile
 
 from nuclens.core.errors import NuclensError
+from nuclens.core.models import shipped
 from nuclens.core.slides import READERS
 from nuclens.core.suffixes import FORMATS
+from nuclens.jobs.batch import BatchOptions, segment_files
 from nuclens.testing.nuclei import CASES
 from nuclens.testing.slides import shrunk, write_dicom, write_mrxs, write_svs
 
@@ -31,7 +33,7 @@ MOST_BYTES = 5 << 20
 def samples(name: str, data: Path, folder: Path) -> None:
     """Sound files of a reader or format, as written by us, or by others where there are any."""
     kind, _, plugin = name.partition("/")
-    (results if kind == "formats" else slides)(plugin, data, folder)
+    {"formats": results, "readers": slides, "inputs": inputs}[kind](plugin, data, folder)
 
 
 def results(name: str, _: Path, folder: Path) -> None:
@@ -97,6 +99,60 @@ FOREIGN: dict[str, Callable[[Path], None]] = {
     "anndata": of_others_anndata,
     "dicom_ann": of_others_dicom,
     "spatialdata": of_others_spatialdata,
+}
+
+
+def inputs(name: str, data: Path, folder: Path) -> None:
+    for number, write in enumerate(INPUTS[name]):
+        (folder / str(number)).mkdir()
+        write(folder / str(number), data)
+
+
+def table(place: Path, _: Path) -> None:
+    (place / "a.csv").write_text(
+        'path;patient;group;mpp;region\n"a b.svs";17;re""sp;0,25;1,2,3,4\nc.tif;18;x;;\n', encoding="utf-8"
+    )
+
+
+def table_with_mark(place: Path, _: Path) -> None:
+    text = "path,name,mpp,tissue,stage\nscans/17-A.svs,x,0.25,none,T2\nscans/é.svs,y,,,T3\n"
+    (place / "a.csv").write_text(text, encoding="utf-8-sig")
+
+
+def drawn(place: Path, _: Path) -> None:
+    rings = [[[1, 1], [900, 1], [900, 900], [1, 1]], [[10, 10], [20, 10], [20, 20], [10, 10]]]
+    geometry = {"type": "MultiPolygon", "coordinates": [rings, [rings[1]]]}
+    feature = {"type": "Feature", "geometry": geometry, "properties": {"objectType": "annotation"}}
+    document = {"type": "FeatureCollection", "features": [feature]}
+    (place / "a.geojson").write_text(json.dumps(document), encoding="utf-8")
+
+
+def painted(place: Path, _: Path) -> None:
+    mask = np.zeros((200, 300), np.uint8)
+    mask[50:150, 60:200] = 255
+    (place / "a.png").write_bytes(imagecodecs.png_encode(mask))
+
+
+def card(place: Path, _: Path) -> None:
+    shutil.copy(shipped()["default"] / "card.json", place)
+
+
+def run(place: Path, data: Path) -> None:
+    """Results of a cohort of three, one of which is not there."""
+    pictures = sorted((data / "tnbc" / "images").glob("01_*.jpg"))[:2]
+    rows = [f"{path},{k},a,0.25" for k, path in enumerate((*pictures, Path("gone.svs")))]
+    (place / "a").mkdir()
+    (place / "a" / "cohort.csv").write_text("\n".join(["path,patient,group,mpp", *rows]), encoding="utf-8")
+    segment_files([place / "a" / "cohort.csv"], place / "a" / "results.run", BatchOptions(formats=("csv",)))
+    (place / "a" / "results.run").rename(place / "results.run")
+    shutil.rmtree(place / "a")
+
+
+INPUTS: dict[str, tuple[Callable[[Path, Path], None], ...]] = {
+    "cohort": (table, table_with_mark),
+    "tissue": (drawn, painted),
+    "card": (card,),
+    "run": (run,),
 }
 
 
