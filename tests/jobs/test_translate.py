@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -121,6 +122,17 @@ def test_repairs_are_told(tmp_path: Path) -> None:
         logger.setLevel(before)
     assert one.error is None
     assert one.notes[0].endswith("1 outlines were invalid: 0 repaired, 1 left out")
+
+
+def test_a_heat_map_is_drawn_of_any_result(tmp_path: Path) -> None:
+    folder = picture(tmp_path / "a", made(30))
+    made(30).save(tmp_path / "b.csv")
+    for source, target in ((folder, folder / "heatmap.png"), (tmp_path / "b.csv", tmp_path / "b_heatmap.png")):
+        (one,) = translate(source, ["heatmap"])
+        assert (one.target, one.nuclei, one.error) == (target, 30, None)
+        assert "not read back" in one.notes[0]
+        assert np.asarray(cv2.imread(str(target))).std() > 1
+    assert "heatmap.png" in json.loads((folder / "run.json").read_text(encoding="utf-8"))["files"]
 
 
 def test_a_name_that_is_of_another_format_is_refused(tmp_path: Path) -> None:

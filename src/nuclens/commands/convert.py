@@ -26,7 +26,7 @@ def convert(
 
     Args:
         run: Folder that segment wrote, of one picture or of many, or a result file of any program.
-        to: Formats to write, as named in docs/formats.md.
+        to: Formats to write, as named in docs/formats.md, and heatmap, a picture of where nuclei are many.
         out: Folder to write to, or the file itself, if only one is written. If not given: beside what is read.
         read_as: Format of RUN, if its name does not tell.
         overwrite: Replace what is there.

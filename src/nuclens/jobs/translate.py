@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from nuclens.core.errors import DataError, InputError, NuclensError
 from nuclens.core.extras import need_extra
@@ -17,8 +17,9 @@ from nuclens.core.files import replacing
 from nuclens.core.json_files import decode_json
 from nuclens.core.suffixes import FORMATS, format_to_read
 from nuclens.core.types import Instances, Progress, concatenate
+from nuclens.jobs.heatmap import write_heatmap
 from nuclens.jobs.pictures import SLIDE_PIXELS
-from nuclens.jobs.results import DONE, file_name, prepare
+from nuclens.jobs.results import DONE, HEATMAP, file_name, prepare
 
 _SHOWN = 3
 
@@ -82,7 +83,7 @@ def translate(
 
     Args:
         source: Folder of a picture, of a run of several pictures, or a result of any format.
-        formats: Names of what to write.
+        formats: Names of what to write; "heatmap" is a picture of it, on white.
         out: Where to write, made if absent: of a run a folder, in which its pictures have folders again; of a single
             result and format also the file itself, if it ends as the format's files do.
         read_as: Format of the source, if its name does not tell.
@@ -96,9 +97,9 @@ def translate(
         DataError: There is nothing to read.
     """
     if not formats:
-        raise InputError(f"{source}: no format to write; wanted some of {', '.join(FORMATS.names())}")
+        raise InputError(f"{source}: no format to write; wanted some of {', '.join(FORMATS.names())}, {HEATMAP}")
     for name in formats:
-        need_extra(name, FORMATS.get(name))
+        need_extra(name, _writer(name))
     found = _sources(source, read_as)
     single = len(found) * len(formats) == 1
     jobs = [(one, name, _target(one, name, out, single)) for one in found for name in formats]
@@ -154,14 +155,29 @@ def _said(record: Path) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
+@dataclass(frozen=True, slots=True)
+class _HeatMap:
+    """What writes heat maps where the slide is not at hand."""
+
+    suffix: ClassVar[str] = "heatmap.png"
+
+    def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
+        write_heatmap(path, parts)
+
+
+def _writer(name: str) -> Any:
+    return _HeatMap() if name == HEATMAP else FORMATS.get(name)
+
+
 def _target(found: _Found, name: str, out: Path | None, single: bool) -> Path:
-    suffix = FORMATS.get(name).suffix
+    suffix = _writer(name).suffix
     if single and out is not None and out.name.lower().endswith((suffix, *_endings(name))):
         return out
     if single and out is not None and not out.is_dir() and out.name.lower().endswith(_all_endings()):
         raise InputError(f"{out}: a file of {name} ends in {suffix}; wanted that, or a folder")
     if not found.stem:
-        return (out / found.folder if out else found.path.parent) / file_name(name, large=found.large)
+        file = suffix if name == HEATMAP else file_name(name, large=found.large)
+        return (out / found.folder if out else found.path.parent) / file
     file = f"{found.stem}{suffix}" if suffix.startswith(".") else f"{found.stem}_{suffix}"
     return (out or found.path.parent) / file
 
@@ -172,7 +188,7 @@ def _all_endings() -> tuple[str, ...]:
 
 
 def _endings(name: str) -> tuple[str, ...]:
-    endings: tuple[str, ...] = getattr(FORMATS.get(name), "endings", ())
+    endings: tuple[str, ...] = getattr(_writer(name), "endings", ())
     return endings
 
 
@@ -191,7 +207,7 @@ def _need_free(pairs: list[tuple[Path, Path]], overwrite: bool) -> None:
 
 
 def _translated(found: _Found, name: str, target: Path) -> Translation:
-    plugin, count = FORMATS.get(name), [0]
+    plugin, count = _writer(name), [0]
 
     def counted(parts: Iterable[Instances]) -> Iterator[Instances]:
         for part in parts:
@@ -219,7 +235,7 @@ def _whole(parts: Iterable[Instances]) -> Instances:
 
 
 def _lost(name: str) -> str:
-    plugin = FORMATS.get(name)
+    plugin = _writer(name)
     if not hasattr(plugin, "read"):
         return f"{name} is a picture to look at, which is not read back"
     return f"{name} cannot hold {', '.join(plugin.lost)}" if plugin.lost else ""
