@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from copy import deepcopy
 from typing import Any
 
 import imagecodecs
@@ -118,7 +119,7 @@ def retold(text: str, rng: Rng) -> str:
             other, place = chosen(list(places(document)), rng)
             owner[key] = json.loads(json.dumps(other[place]))
         else:
-            value = chosen(VALUES, rng)
+            value = deepcopy(chosen(VALUES, rng))  # else a later change would be to all that follow, or make a ring
             owner[key] = value.decode("latin-1") if isinstance(value, bytes) else value
     text = json.dumps(document, ensure_ascii=bool(rng.random() < 0.5))
     if rng.random() < 0.03:  # deeper than Python follows
