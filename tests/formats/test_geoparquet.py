@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -272,3 +274,36 @@ def test_a_file_is_not_held_while_it_is_read_in_parts(tmp_path: Path, monkeypatc
         del part
     assert len(held) == 61
     assert max(held) < path.stat().st_size / 2
+
+
+READ_ALL = """
+import sys
+from pathlib import Path
+from nuclens.core.errors import DataError
+from nuclens.formats.geoparquet import PLUGIN
+path, data, first = Path(sys.argv[1]), Path(sys.argv[1]).read_bytes(), int(sys.argv[2])
+told = 0
+for place in range(first, len(data) - 8):
+    if data[place] == 2:
+        path.write_bytes(data[:place] + bytes([18]) + data[place + 1 :])
+        try:
+            PLUGIN.read(path)
+        except DataError:
+            told += 1
+print(told)
+"""
+
+
+def test_columns_that_make_no_sense_do_not_end_the_process(tmp_path: Path) -> None:
+    """PyArrow ends it where it is asked about a column whose levels are not those of its statistics."""
+    PLUGIN.write(tmp_path / "a.parquet", made(9))
+    data = (tmp_path / "a.parquet").read_bytes()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", READ_ALL, tmp_path / "a.parquet", str(footer)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) > 20

@@ -129,7 +129,11 @@ def _reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A file whose rows and texts are no more than it has bytes for; texts that it has in dictionaries stay there."""
+    """A file whose rows and texts are no more than it has bytes for; a text that many rows have stands once.
+
+    Which columns have dictionaries in the file is not asked: PyArrow ends the
+    process where what a file says of a column makes no sense.
+    """
     with _reading(path):
         with pq.ParquetFile(path) as file:
             about = file.metadata
@@ -139,16 +143,8 @@ def _opened(path: Path) -> Iterator[Any]:
             names = {leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"}
             if b"nuclens" in (about.metadata or {}) and names - set(file.schema_arrow.names):
                 raise ValueError("a column of lists of texts, which none of ours is")
-            coded = names & _coded(about)
-        with pq.ParquetFile(path, read_dictionary=sorted(coded)) as file:
+        with pq.ParquetFile(path, read_dictionary=sorted(names)) as file:
             yield file
-
-
-def _coded(about: Any) -> set[str]:
-    """Columns with dictionaries, in which a text that many rows have stands once."""
-    groups = (about.row_group(number) for number in range(about.num_row_groups))
-    chunks = (group.column(number) for group in groups for number in range(about.num_columns))
-    return {chunk.path_in_schema for chunk in chunks if any("DICTIONARY" in one for one in chunk.encodings)}
 
 
 def _decoded(path: Path, table: Any) -> Any:
