@@ -25,6 +25,7 @@ _LEVEL = 4
 _HEAD = 4096  # bytes in which the first keys stand
 _CHUNK = 1 << 24  # bytes
 _TOO_LARGE = "{}: too large; of JSON, at most {:,} bytes are read: split it, or use .parquet"
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")  # escaped, or as it is
 _KEY = re.compile(rb'"([^"\\]{1,80})"\s*:')
 
 
@@ -70,16 +71,22 @@ def decode_json(text: str | bytes) -> Any:
     """What a short text says, bare NaN and Infinity included.
 
     Raises:
-        ValueError: It is no JSON, or nested more deeply than Python follows.
+        ValueError: It is no JSON, is nested more deeply than Python follows, or has half of a surrogate pair, which no
+            file takes.
 
     Example:
         >>> decode_json('{"a": [1, null]}')
         {'a': [1, None]}
     """
     try:
-        return json.loads(text)
+        found = json.loads(text)
+        if _SURROGATE.search(text if isinstance(text, bytes) else text.encode(errors="surrogatepass")):
+            json.dumps(found, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    except UnicodeEncodeError as error:
+        raise ValueError("a text that is no Unicode") from error
+    return found
 
 
 def first_keys(path: Path) -> list[str]:
