@@ -49,3 +49,14 @@ def test_messages_are_shown_as_they_are() -> None:
 def test_usual_habits_of_catching_stay_true() -> None:
     with pytest.raises(ValueError, match="wrong"):
         raise InputError("wrong")
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_an_error_reaches_another_process(name: str) -> None:
+    """Packed as Dask packs it, with the traceback."""
+    dask_pickle = pytest.importorskip("distributed.protocol.pickle", reason="Dask is not installed")
+    try:
+        raise CLASSES[name]("got this, wanted that")
+    except NuclensError as error:
+        arrived = dask_pickle.loads(dask_pickle.dumps(error))
+    assert (type(arrived), str(arrived)) == (CLASSES[name], "got this, wanted that")

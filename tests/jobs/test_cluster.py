@@ -32,7 +32,7 @@ import psutil  # noqa: E402
 from distributed.diagnostics.plugin import SchedulerPlugin  # noqa: E402
 
 from nuclens.cli import INTERRUPTED  # noqa: E402
-from nuclens.core.errors import ClusterFault, DataError, InputError, UnreadableImageError  # noqa: E402
+from nuclens.core.errors import ClusterFault, DataError, InputError, MemoryFault, UnreadableImageError  # noqa: E402
 from nuclens.core.plan import Plan, instruction_class  # noqa: E402
 from nuclens.core.slides import array_slide, open_image  # noqa: E402
 from nuclens.core.tiling import Tile  # noqa: E402
@@ -115,25 +115,28 @@ def crowd(workers: int = 2, **settings: Any) -> Iterator[Any]:
     """A cluster of processes on this machine, each of one thread, that others may use by its address."""
     settings |= {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 100}
     settings |= {"scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
-    cluster = distributed.LocalCluster(workers, **settings)
+    cluster = distributed.LocalCluster(n_workers=workers, **settings)
     with closing(cluster):
         yield cluster
 
 
 @contextmanager
-def started(*command: str, ready: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """A program of Dask's that has said that it is ready, and is killed at the end."""
+def started(
+    *command: str, ready: str, environment: dict[str, str] | None = None, wait: bool = True
+) -> Iterator[subprocess.Popen[str]]:
+    """A program of Dask's that has said that it is ready, unless nobody waits, and is killed at the end."""
     words = [sys.executable, "-m", "dask", *command]
     process = subprocess.Popen(
         words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=os.environ | (environment or {})
     )
     try:
         assert process.stderr is not None
-        assert any(ready in line for line in process.stderr), f"{command[0]} ended before it was ready"
+        assert not wait or any(ready in line for line in process.stderr), f"{command[0]} ended before it was ready"
         yield process
     finally:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.kill()
+        with suppress(psutil.Error):  # one that was killed before
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
         process.kill()
         process.wait()
         if process.stderr is not None:
@@ -455,6 +458,72 @@ def test_a_bug_ends_the_run(slide: Path, tmp_path: Path, options: BatchOptions) 
         segment_files([slide], tmp_path / "out", replace(options, scheduler=cluster.scheduler_address))
 
 
+def test_a_worker_whose_disk_is_gone_leaves_no_hole(slide: Path, tmp_path: Path, options: BatchOptions) -> None:
+    """The others can read what it cannot, so its tile is no part of the slide that is damaged."""
+    lost = preload(
+        tmp_path / "lost.py",
+        "def tile(self, order, tile, real=bench.Bench.tile):",
+        "    if tile.index == 7: return bench.Delivery(None, f'{order.name}: vanished', {})",
+        "    return real(self, order, tile)",
+        "bench.Bench.tile = tile",
+    )
+    with crowd(1, preload=[lost]) as cluster:
+        [outcome] = segment_files([slide], tmp_path / "out", replace(options, scheduler=cluster.scheduler_address))
+    assert re.search(r"µ\.tif: vanished \(on tcp://.*\), but can here; see to that machine", str(outcome.error))
+    assert not (tmp_path / "out" / slide.stem / "run.json").exists()
+
+
+def test_a_picture_that_does_not_fit_into_a_workers_memory_fails_alone(
+    slide: Path, tmp_path: Path, options: BatchOptions
+) -> None:
+    full = preload(
+        tmp_path / "full.py",
+        "def tile(self, order, tile, real=bench.Bench.tile):",
+        "    if order.name.endswith('big.tif'): raise MemoryError('Unable to allocate 3.2 GiB')",
+        "    return real(self, order, tile)",
+        "bench.Bench.tile = tile",
+    )
+    big = tmp_path / "big.tif"
+    big.write_bytes(slide.read_bytes())
+    with crowd(1, preload=[full]) as cluster:
+        outcomes = segment_files([big, slide], tmp_path / "out", replace(options, scheduler=cluster.scheduler_address))
+    assert isinstance(outcomes[0].error, MemoryFault)
+    assert re.search(r"too little memory \(Unable to allocate 3\.2 GiB\); give a smaller", str(outcomes[0].error))
+    assert outcomes[1].error is None
+
+
+def test_a_worker_without_nuclens_is_named_and_lives(slide: Path, tmp_path: Path, options: BatchOptions) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Wall:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] == 'nuclens': raise ModuleNotFoundError(f'No module named {name!r}')\n"
+        "sys.meta_path.insert(0, Wall())\n"
+    )
+    with crowd(1) as cluster:
+        address = cluster.scheduler_address
+        worker = ("worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny")
+        with started(*worker, ready="Registered to", environment={"PYTHONPATH": str(tmp_path)}) as process:
+            until(lambda: len(cluster.scheduler.workers) == 2)
+            with pytest.raises(ClusterFault, match=r"there is no nuclens where tcp://.* was started; install it there"):
+                segment_files([slide], tmp_path / "out", replace(options, scheduler=address))
+            assert process.poll() is None
+
+
+def test_a_scheduler_that_dies_before_a_worker_comes_is_told(
+    slide: Path, tmp_path: Path, options: BatchOptions
+) -> None:
+    file = tmp_path / "scheduler.json"
+    begin = ("scheduler", "--scheduler-file", str(file), "--port", "0", "--host", "127.0.0.1", "--no-dashboard")
+    with started(*begin, ready="Receive client connection", wait=False) as process:
+        until(file.exists)
+        timer = threading.Timer(2, process.kill)
+        timer.start()
+        with pytest.raises(ClusterFault, match=r"scheduler\.json: the scheduler is gone; start it again"):
+            segment_files([slide], tmp_path / "out", replace(options, scheduler=str(file)))
+        timer.join()
+
+
 def test_a_slide_that_is_being_fetched_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is opened once, whoever wants it meanwhile, and closed when none of the last few was read for longer."""
     here, opened, closed = threading.Event(), list[str](), list[str]()
@@ -468,7 +537,7 @@ def test_a_slide_that_is_being_fetched_keeps_no_other_waiting(monkeypatch: pytes
         def close(self) -> None:
             closed.append(self.name)
 
-    def slowly(source: str, **_: Any) -> Opened:
+    def slowly(source: str, *_: Any, **__: Any) -> Opened:
         opened.append(source)
         assert source != "far" or here.wait(30)
         return Opened(source)

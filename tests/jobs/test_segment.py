@@ -15,7 +15,14 @@ import tifffile
 from jaxtyping import Int32, UInt8
 
 from nuclens.core.contours import rasterise
-from nuclens.core.errors import InputError, NuclensError, ResolutionError, ShapeError, UnreadableImageError
+from nuclens.core.errors import (
+    InputError,
+    MemoryFault,
+    NuclensError,
+    ResolutionError,
+    ShapeError,
+    UnreadableImageError,
+)
 from nuclens.core.heads import RawHeads
 from nuclens.core.models import open_model, shipped
 from nuclens.core.slides import array_slide
@@ -513,6 +520,30 @@ def test_a_bug_of_the_callers_own_reaches_the_caller(segmenter: Segmenter, paint
     pictures = pictures_of(segmenter, array_slide(paint(150, 150, [])))
     with pytest.raises(ZeroDivisionError, match="a bug"):
         within(20, lambda: list(run(segmenter, pictures, *((broken, fine) if place == "finish" else (fine, broken)))))
+    assert own_threads() == []
+
+
+@pytest.mark.parametrize("place", ["network", "reading"])
+def test_a_picture_that_does_not_fit_into_memory_fails_alone(segmenter: Segmenter, paint: Paint, place: str) -> None:
+    """As on a graphics card that is too small for its tiles, or a machine."""
+    error = MemoryFault("too large for the card") if place == "network" else MemoryError("Unable to allocate 3 GiB")
+
+    class Small:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(segmenter.runner, name)
+
+        def run(self, rgb: UInt8[np.ndarray, "h w 3"]) -> Any:
+            if place == "network" and not rgb.any():
+                raise error
+            return segmenter.runner.run(rgb)
+
+    good, black = array_slide(paint(100, 100, [])), array_slide(np.zeros((100, 100, 3), np.uint8))
+    bad = Fragile(black, error, 1000 if place == "network" else 0)
+    own = replace(segmenter, runner=Small())
+    results = within(20, lambda: list(run(own, pictures_of(own, good, bad, good), counted(own))))
+    assert [results[0], results[2]] == [0, 0]
+    assert isinstance(results[1], MemoryFault)
+    assert bad.closed.is_set()
     assert own_threads() == []
 
 

@@ -29,6 +29,10 @@ class NuclensError(Exception):
 
     exit_code = 1
 
+    def __reduce__(self) -> tuple[type[NuclensError], tuple[object, ...]]:
+        # As Dask takes errors from process to process, one that is a MemoryError too would not arrive otherwise.
+        return type(self), self.args
+
 
 class InputError(NuclensError, ValueError):
     """An argument or a setting cannot be used."""

@@ -253,7 +253,7 @@ def _at_work(options: BatchOptions, segmenter: Segmenter) -> Iterator[tuple[Segm
         return
     from nuclens.jobs.cluster import hired, run_on
 
-    with hired(options.scheduler, _tool(options), segmenter, mixed=options.mixed) as crew:
+    with hired(options.scheduler, _tool(options), segmenter, mixed=options.mixed, cache=options.cache) as crew:
         yield replace(segmenter, processor=crew.processor), partial(run_on, crew)
 
 

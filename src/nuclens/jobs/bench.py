@@ -6,20 +6,20 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from distributed import Status, WorkerPlugin, get_worker
 
 from nuclens import __version__
-from nuclens.core.errors import DataError, NuclensError
+from nuclens.core.errors import DataError, MemoryFault, NuclensError
 from nuclens.core.flow import Stopwatch
 from nuclens.core.plan import Plan
 from nuclens.core.slides import Slide, open_image
 from nuclens.core.tiling import Tile
 from nuclens.core.types import Frame, Instances
-from nuclens.jobs.pictures import Picture
+from nuclens.jobs.pictures import Picture, short_of_memory
 from nuclens.jobs.segment import Segmenter, Tool
 
 _PREFIX = "nuclens "
@@ -73,6 +73,7 @@ class Order:
         frame: Grid of the results.
         levels: Height and width of every level.
         size: Bytes of its file, None where it is no file of the machine that orders.
+        cache: Folder for what is fetched; by default one of the worker's own.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Order:
     frame: Frame
     levels: tuple[tuple[int, int], ...]
     size: int | None
+    cache: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +158,20 @@ def do_tile(bench: str, order: Order, tile: Tile) -> Delivery:
 
     Raises:
         DataError: As `Bench.tile`; the text names the worker.
+        MemoryFault: It does not fit into the worker's memory.
     """
     worker = get_worker()
     try:
         delivery: Delivery = worker.plugins[bench].tile(order, tile)
-        return delivery
     except DataError as error:
         raise type(error)(f"{error} (on {worker.address})") from error
+    except MemoryFault:
+        raise
+    except MemoryError as error:
+        raise short_of_memory(f"{order.name} (on {worker.address})", error) from error
+    if delivery.nuclei is None:
+        return replace(delivery, reason=f"{delivery.reason} (on {worker.address})")
+    return delivery
 
 
 def ownerless(dask_scheduler: Any) -> list[str]:
@@ -187,7 +196,7 @@ class _Shared:
 
 
 class _Slides:
-    """Open slides by name; those that were not read for longest are closed first, and none while it is read."""
+    """Open slides by source; those that were not read for longest are closed first, and none while it is read."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Shared] = {}
@@ -198,14 +207,14 @@ class _Slides:
     def lent(self, order: Order) -> Iterator[Slide]:
         """The slide of an order, which stays open until all are done with it."""
         with self._lock:
-            shared = self._open.setdefault(order.name, _Shared())
+            shared = self._open.setdefault(order.source, _Shared())
             shared.users += 1
         try:
             yield shared.opened(order)
         finally:
             with self._lock:
                 shared.users -= 1
-                self._open[order.name] = self._open.pop(order.name)  # the last to be closed
+                self._open[order.source] = self._open.pop(order.source)  # the last to be closed
                 self._close()
 
     def close(self) -> None:
@@ -215,16 +224,16 @@ class _Slides:
             self._close()
 
     def _close(self) -> None:
-        idle = [name for name, shared in self._open.items() if not shared.users]
-        for name in idle[: max(0, len(idle) - self._kept)]:
-            slide = self._open.pop(name).slide
+        idle = [source for source, shared in self._open.items() if not shared.users]
+        for source in idle[: max(0, len(idle) - self._kept)]:
+            slide = self._open.pop(source).slide
             if slide is not None:
                 slide.close()
 
 
 def _opened(order: Order) -> Slide:
     """The slide of an order. To digest it would be to read all of it on every worker, so its sizes have to do."""
-    slide = open_image(order.source, reader=order.plan.reader)
+    slide = open_image(order.source, order.cache, reader=order.plan.reader)
     size = size_of(order.name) if order.size is not None else None
     if (slide.levels, size) != (order.levels, order.size):
         slide.close()

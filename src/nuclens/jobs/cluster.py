@@ -72,12 +72,14 @@ class Crew:
         where: The scheduler, for people.
         bench: Name of what was set up on the workers.
         processor: What rounds on all of them, as plans hold it.
+        cache: Folder for what they fetch; by default one of their own.
     """
 
     client: Any
     where: str
     bench: str
     processor: str
+    cache: Path | None = None
 
     def hands(self) -> int:
         """Threads of the workers that take tiles now.
@@ -104,7 +106,9 @@ class Crew:
 
 
 @contextmanager
-def hired(scheduler: str, tool: Tool, segmenter: Segmenter, *, mixed: bool = False) -> Iterator[Crew]:
+def hired(
+    scheduler: str, tool: Tool, segmenter: Segmenter, *, mixed: bool = False, cache: Path | None = None
+) -> Iterator[Crew]:
     """Workers made ready for a model, until the end of the block; local ones are started, and ended with it.
 
     Args:
@@ -112,6 +116,7 @@ def hired(scheduler: str, tool: Tool, segmenter: Segmenter, *, mixed: bool = Fal
         tool: What the workers load.
         segmenter: The same, loaded here.
         mixed: Whether workers whose processors round otherwise than those of the others may take part.
+        cache: Folder for what they fetch from URLs; by default one of their own.
 
     Raises:
         InputError: It is no such text.
@@ -129,7 +134,7 @@ def hired(scheduler: str, tool: Tool, segmenter: Segmenter, *, mixed: bool = Fal
         client.subscribe_topic(bench.name, _told)
         stack.callback(_dismissed, client, bench.name)
         client.register_plugin(bench)
-        yield Crew(client, scheduler, bench.name, terms.processor or "mixed")
+        yield Crew(client, scheduler, bench.name, terms.processor or "mixed", cache)
 
 
 def run_on(
@@ -269,7 +274,8 @@ class _Desk:
         bench = self._crew.bench
         name = _address(picture.name)
         source = getattr(picture.slide, "source", name)
-        order = Order(name, source, picture.plan, picture.frame, picture.slide.levels, size_of(name))
+        about = (picture.plan, picture.frame, picture.slide.levels, size_of(name), self._crew.cache)
+        order = Order(name, source, *about)
         key = f"nuclens-{picture.plan.digest[:16]}-{tile.index}-{secrets.token_hex(4)}"
         future = self._crew.client.submit(do_tile, bench, order, tile, key=key, pure=False, resources={bench: 1})
         self.flying += 1
@@ -314,7 +320,9 @@ class _Desk:
     def _keep(self, picture: Picture, tile: Tile, delivery: Delivery) -> None:
         picture.clock.add(delivery.stages)
         if delivery.nuclei is None:
-            picture.miss(tile, UnreadableImageError(delivery.reason))
+            # One whose disk is gone must not leave holes in a slide that others can read.
+            if picture.read(tile) is not None:
+                picture.failures.append(UnreadableImageError(f"{delivery.reason}, but can here; see to that machine"))
             return
         wanted = picture.wanted(delivery.nuclei.anchors)
         nuclei = delivery.nuclei if wanted.all() else delivery.nuclei[wanted]
@@ -429,13 +437,23 @@ def _unheard() -> Iterator[None]:
 def _found(client: Any, scheduler: str, tool: Tool) -> dict[str, Terms | str]:
     """What every worker has, or why it cannot take part, by address; waits for the first to come."""
     try:
-        # A scheduler that starts workers when there is work needs some to start the first.
-        client.submit(_described, tool, pure=False).exception(timeout=_PATIENCE_S)
+        # A scheduler that starts workers when there is work needs some to start the first. One that cannot load what a
+        # task is made of ends, so this one is of Python's own.
+        client.submit(int, pure=False).exception(timeout=_PATIENCE_S)
+        told = client.run(_described, tool, on_error="return")
     except TimeoutError as error:
         raise ClusterFault(
             f"--scheduler {scheduler}: no worker came in {_PATIENCE_S} s; start one with `dask worker {scheduler}`"
         ) from error
-    told = client.run(_described, tool, on_error="return")
+    except (OSError, CancelledError) as error:
+        raise ClusterFault(f"--scheduler {scheduler}: the scheduler is gone; start it again") from error
+    lacking = [who for who, one in told.items() if "No module named 'nuclens'" in str(one)]
+    if lacking:
+        # What is set up on workers goes to all of them, and would fail on these.
+        raise ClusterFault(
+            f"--scheduler {scheduler}: there is no nuclens where {', '.join(lacking)} was started; install it there, or "
+            f"end that worker"
+        )
     return {address: one if isinstance(one, Terms | str) else repr(one) for address, one in told.items()}
 
 

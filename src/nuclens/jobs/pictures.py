@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
-from nuclens.core.errors import InputError, NuclensError, UnreadableImageError
+from nuclens.core.errors import InputError, MemoryFault, NuclensError, UnreadableImageError
 from nuclens.core.flow import Stopwatch
 from nuclens.core.plan import Plan
 from nuclens.core.resample import read_working
@@ -182,7 +182,13 @@ class Picture:
                 return read_working(self.slide, tile.box, self.plan.scale)
         except UnreadableImageError as error:
             self.miss(tile, error)
-            return None
+        except MemoryError as error:
+            self.fail(error)
+        return None
+
+    def fail(self, error: NuclensError | MemoryError) -> None:
+        """Note what ends it, and it alone."""
+        self.failures.append(error if isinstance(error, NuclensError) else short_of_memory(self.name, error))
 
     def miss(self, tile: Tile, error: UnreadableImageError) -> None:
         """Note that a tile cannot be read."""
@@ -193,6 +199,12 @@ class Picture:
             self.failures.append(error)
         else:
             self.unreadable[tile.index] = str(error)
+
+
+def short_of_memory(name: str, error: MemoryError) -> MemoryFault:
+    """What is said of a picture whose tiles do not fit into memory."""
+    reason = " ".join(str(error).split()) or "nothing is left"
+    return MemoryFault(f"{name}: too little memory ({reason:.120}); give a smaller --tile-size, or fewer --threads")
 
 
 def is_slide(slide: Slide) -> bool:

@@ -272,7 +272,12 @@ def run(
                 since = clock.wait("reading", since)
                 after.room.acquire()
                 since = clock.wait("decoding", since)
-                raw = segmenter.runner.run(item[2])
+                try:
+                    raw = segmenter.runner.run(item[2])
+                except (NuclensError, MemoryError) as error:
+                    item[0].fail(error)
+                    after.room.release()
+                    continue
                 since = clock.wait("network", since)
                 tasks.append(pool.submit(after.tile, *item, raw))
             elif item is not None:
@@ -299,8 +304,8 @@ class _After(Generic[R]):
             nuclei = self.segmenter.rows(picture, tile, rgb, raw)
             with picture.clock.stage("journal"):
                 picture.journal.add(tile.index, nuclei)
-        except NuclensError as error:
-            picture.failures.append(error)
+        except (NuclensError, MemoryError) as error:
+            picture.fail(error)
         else:
             self.report(picture, len(nuclei))
         finally:
