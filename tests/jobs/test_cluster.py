@@ -401,6 +401,7 @@ def test_tiles_that_cannot_be_read_are_left_out_as_without(slide: Path, tmp_path
     [alone] = segment_files([damaged], tmp_path / "alone", options)
     [together] = segment_files([damaged], tmp_path / "together", replace(options, scheduler="local:1"))
     assert alone.record["unreadable"] == together.record["unreadable"] != {}
+    assert alone.record["counts"] == together.record["counts"]
     assert files(tmp_path / "alone" / "damaged") == files(tmp_path / "together" / "damaged")
 
 

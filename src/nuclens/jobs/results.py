@@ -152,7 +152,7 @@ class Results:
         return concatenate(list(self.segmenter.result(picture)))
 
     def _record(self, picture: Picture, census: Census) -> dict[str, Any]:
-        counted = census.result(picture.mm2 if picture.plan.mpp else None)
+        counted = census.result(picture.seen_mm2 if picture.plan.mpp else None)
         place = self.place(picture)
         median, nuclei = counted["measurements"].get(AREA, {}).get("median"), counted["nuclei"]
         return {
@@ -169,7 +169,7 @@ class Results:
             "height": picture.frame.height,
             "width": picture.frame.width,
             "mpp": picture.plan.mpp,
-            "mm2": round(picture.mm2, 6),
+            "mm2": round(picture.seen_mm2, 6),
             "nuclei": nuclei,
             **self.segmenter.tissue(picture),
             "by_type": {name: counted["types"][name]["nuclei"] for name in self.segmenter.model.card.schema.names},
