@@ -226,6 +226,15 @@ def test_a_cohort_from_its_csv_to_its_table(nuclens: Run, picture: Path, painted
     )
 
 
+@pytest.mark.parametrize("command", ["status", "cohort"])
+def test_status_and_cohort_are_of_folders_of_this_machine(nuclens: Run, command: str, tmp_path: Path) -> None:
+    code, _, err = nuclens(command, "s3://key:secret@bucket/run")
+    fetch = "fetch slides.json and every run.json and failed.json first, and give its path here"
+    assert (code, err) == (2, f"s3://bucket/run: not on this machine; {fetch}\n")
+    code, _, err = nuclens(command, tmp_path.as_uri())
+    assert (code, err) == (2, f"{tmp_path}: no results of `nuclens segment`; wanted its --out\n")
+
+
 def test_status_of_a_run_that_ended_in_the_middle(
     nuclens: Run, painted_model: Path, tmp_path: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from nuclens.jobs import delivery
 from nuclens.jobs.batch import BatchOptions, segment_files
 from nuclens.jobs.delivery import Destination
 from nuclens.jobs.inputs import find_inputs
+from nuclens.jobs.pictures import Area
 from nuclens.jobs.segment import segment
 
 fsspec: Any = pytest.importorskip("fsspec", reason="fsspec is not installed")
@@ -185,8 +187,9 @@ def test_an_interrupted_picture_goes_on_where_it_was(memory: Any, options: Batch
     assert files(memory) == {"big/instances.csv", "big/run.json", "summary.csv"}
 
 
+@pytest.mark.parametrize("user", ["key:secret", "k@y:'secret", 'key:s@"secret'])
 def test_secrets_are_written_nowhere(
-    memory: Any, options: BatchOptions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    user: str, memory: Any, options: BatchOptions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A signature opens its file; in results, names, errors and the log there is nothing of it."""
     caplog.set_level(logging.DEBUG, "nuclens")
@@ -194,11 +197,11 @@ def test_secrets_are_written_nowhere(
 
     def file_system(url: str) -> tuple[Any, str]:
         opened.append(url)
-        return memory, url.partition("?")[0].replace("s3://key:secret@", "/")
+        return memory, url.partition("?")[0].replace(f"s3://{user}@", "/")
 
     monkeypatch.setattr(remote, "file_system", file_system)
-    inputs = [f"s3://key:secret@in/{name}.png?X-Amz-Signature=secret" for name in ("a", "gone")]
-    outcomes = segment_files(inputs, "s3://key:secret@out", options)
+    inputs = [f"s3://{user}@in/{name}.png?X-Amz-Signature=secret" for name in ("a", "gone")]
+    outcomes = segment_files(inputs, f"s3://{user}@out", options)
     assert outcomes[0].record["input"] == "s3://in/a.png"
     assert str(outcomes[1].error).startswith("s3://in/gone.png: cannot be fetched")
     assert any("Signature=secret" in url for url in opened)
@@ -207,6 +210,22 @@ def test_secrets_are_written_nowhere(
     assert len(written) == 3
     assert len(said) >= 3
     assert "secret" not in "".join([*(data.decode() for data in written), *said, *map(str, outcomes)])
+
+
+def test_a_table_is_of_this_machine(memory: Any, options: BatchOptions, tmp_path: Path) -> None:
+    table = tmp_path / "cohort.csv"
+    table.write_text("path\nmemory://in/b.png\n")
+    [outcome] = segment_files([table.as_uri()], tmp_path / "out", options)
+    assert outcome.record["nuclei"] == 2
+    with pytest.raises(InputError, match=r"^https://host/cohort\.csv: not on this machine; fetch the table") as told:
+        segment_files(["https://me:hunter2@host/cohort.csv?sig=hunter2"], tmp_path / "out", options)
+    assert "hunter2" not in str(told.value)
+
+
+def test_a_mask_that_is_no_file_is_told_without_secrets(memory: Any, options: BatchOptions, tmp_path: Path) -> None:
+    elsewhere = replace(options, area=Area(tissue="https://me:secret@host/mask.png"))
+    with pytest.raises(InputError, match=r"^--tissue https://host/mask\.png: "):
+        segment_files(INPUTS, tmp_path / "out", elsewhere)
 
 
 @pytest.mark.parametrize(("out", "error", "told"), [

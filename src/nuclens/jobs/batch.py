@@ -276,7 +276,9 @@ def _area_request(area: Area) -> dict[str, Any]:
         try:
             mask = file_digest(Path(mask))
         except OSError as error:
-            raise InputError(f"--tissue {mask}: {error.strerror}; wanted auto, none, or a PNG or GeoJSON") from error
+            raise InputError(
+                f"--tissue {shown(mask)}: {error.strerror}; wanted auto, none, or a PNG or GeoJSON"
+            ) from error
     return {"tissue": str(mask), "region": area.region, "frame": area.frame}
 
 
