@@ -212,6 +212,27 @@ def test_secrets_are_written_nowhere(
     assert "secret" not in "".join([*(data.decode() for data in written), *said, *map(str, outcomes)])
 
 
+@pytest.mark.parametrize("out", ["folder", "memory://out"])
+def test_slides_that_differ_in_the_query_alone_have_their_own_results(
+    out: str, memory: Any, options: BatchOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def file_system(url: str) -> tuple[Any, str]:
+        return memory, url.replace("https://host/f.png?id=", "/in/").replace("memory://", "/") + (
+            ".png" if "?" in url else ""
+        )
+
+    monkeypatch.setattr(remote, "file_system", file_system)
+    table = tmp_path / "cohort.csv"
+    table.write_text("path,name,mpp\nhttps://host/f.png?id=b,two,\nhttps://host/f.png?id=c,three,0.3\n")
+    there = out if "://" in out else str(tmp_path / out)
+    outcomes = segment_files([table], there, options)
+    assert [outcome.record["nuclei"] for outcome in outcomes] == [2, 3]
+    assert [outcome.record["request"]["mpp"] for outcome in outcomes] == [0.25, 0.3]
+    for name, nuclei in (("two", 2), ("three", 3)):
+        assert len(read_instances(f"{there}/{name}/instances.csv")) == nuclei
+    assert all(outcome.skipped for outcome in segment_files([table], there, options))
+
+
 def test_a_table_is_of_this_machine(memory: Any, options: BatchOptions, tmp_path: Path) -> None:
     table = tmp_path / "cohort.csv"
     table.write_text("path\nmemory://in/b.png\n")

@@ -176,7 +176,7 @@ def segment_files(
     tasks = [_task(entry, out, request, options) for entry in entries]
     outcomes = {} if options.overwrite else {k: found for k, task in enumerate(tasks) if (found := _before(task))}
     todo = [k for k in range(len(tasks)) if k not in outcomes]
-    writer = Results(segmenter, out, request, formats, {task.name: task.place for task in tasks})
+    writer = Results(segmenter, out, request, formats, {task.place.name: task.place for task in tasks})
     finish = there.after(writer, lambda picture: writer.place(picture).name)
     results = _results([tasks[k] for k in todo], (segmenter, finish), options, report)
     for k, result in zip(todo, results, strict=True):
@@ -388,7 +388,8 @@ def _opened(segmenter: Segmenter, task: _Task, options: BatchOptions) -> Picture
         return error
     try:
         with clock.stage("plan"):
-            picture = replace(segmenter.picture(task.name, slide, task.mpp, task.area), clock=clock)
+            picture = segmenter.picture(task.name, slide, task.mpp, task.area)
+            picture = replace(picture, clock=clock, folder=task.place.name)
             journal = DiskJournal(task.folder / JOURNAL)
             if options.overwrite and not journal.follows(json.loads(picture.plan.to_json())):
                 journal.discard()

@@ -187,7 +187,7 @@ class _Shared:
 
 
 class _Slides:
-    """Open slides by name; those that were not read for longest are closed first, and none while it is read."""
+    """Open slides by source; those that were not read for longest are closed first, and none while it is read."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Shared] = {}
@@ -198,14 +198,14 @@ class _Slides:
     def lent(self, order: Order) -> Iterator[Slide]:
         """The slide of an order, which stays open until all are done with it."""
         with self._lock:
-            shared = self._open.setdefault(order.name, _Shared())
+            shared = self._open.setdefault(order.source, _Shared())
             shared.users += 1
         try:
             yield shared.opened(order)
         finally:
             with self._lock:
                 shared.users -= 1
-                self._open[order.name] = self._open.pop(order.name)  # the last to be closed
+                self._open[order.source] = self._open.pop(order.source)  # the last to be closed
                 self._close()
 
     def close(self) -> None:

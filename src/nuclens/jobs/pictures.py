@@ -107,6 +107,7 @@ class Picture:
         unreadable: Why tiles were left out, by index.
         failures: What ended it.
         elected: What its tiles say of its tissue, once that is counted.
+        folder: Name of the folder of its results; empty for the stem of its own, which URLs without query may share.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Picture:
     unreadable: dict[int, str] = field(default_factory=dict)
     failures: list[NuclensError] = field(default_factory=list)
     elected: dict[str, str] = field(default_factory=dict)
+    folder: str = ""
 
     @property
     def mm2(self) -> float:

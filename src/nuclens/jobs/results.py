@@ -71,7 +71,7 @@ class Results:
         out: Where the folders are.
         request: What they were made with; the record repeats it.
         formats: Names of formats, "heatmap", "overlay" and "summary"; none means the usual ones.
-        places: By name of picture; of others the folder is called like the file.
+        places: By name of their folder; of other pictures it is called like the file.
     """
 
     segmenter: Segmenter
@@ -108,7 +108,7 @@ class Results:
 
     def place(self, picture: Picture) -> Place:
         """Where the results of a picture go."""
-        return self.places.get(picture.name) or Place(Path(picture.name).stem, self.request)
+        return self.places.get(picture.folder) or Place(Path(picture.name).stem, self.request)
 
     def _files(self, staged: Path, picture: Picture, census: Census) -> tuple[list[str], list[str]]:
         """Names of the files that were written, and why others were not."""
