@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -65,7 +66,8 @@ def left(folder: Path) -> list[Path]:
 
 
 EACH = {"instances.csv", "run.json"}
-ALL = {f"{name}/{file}" for name in "abc" for file in EACH} | {"summary.csv"}
+SHARED = {"slides.json", "summary.csv"}
+ALL = {f"{name}/{file}" for name in "abc" for file in EACH} | SHARED
 
 
 def test_results_arrive_and_nothing_stays(memory: Any, options: BatchOptions) -> None:
@@ -136,7 +138,7 @@ def test_the_record_is_sent_last_and_gone_while_files_are_replaced(
     assert [one for one in seen if one[0] in (*EACH, "label.npy")] == [
         ("instances.csv", False), ("run.json", False), ("label.npy", False), ("run.json", False),
     ]  # fmt: skip
-    assert files(memory) == {"a/label.npy", "a/run.json", "summary.csv"}
+    assert files(memory) == {"a/label.npy", "a/run.json"} | SHARED
 
 
 def test_a_picture_that_cannot_be_sent_fails_alone_and_is_sent_by_the_next_run(
@@ -162,6 +164,70 @@ def test_a_picture_that_cannot_be_sent_fails_alone_and_is_sent_by_the_next_run(
     assert [path.name for path in left(options.cache)] == [".nuclens"]
 
 
+def table(path: Path, *names: str) -> Path:
+    path.write_text("".join(["path\n", *(f"memory://in/{name}.png\n" for name in names)]))
+    return path
+
+
+def states(memory: Any) -> dict[str, str]:
+    """What the table at the URL says of each slide."""
+    rows = csv.DictReader(memory.cat_file("/out/cohort.csv").decode().splitlines())
+    return {row["name"]: row["status"] for row in rows}
+
+
+def test_the_table_grows_over_calls_and_machines(memory: Any, options: BatchOptions, tmp_path: Path) -> None:
+    segment_files([table(tmp_path / "one.csv", "a", "absent")], "memory://out", options)
+    assert json.loads(memory.cat_file("/out/absent/failed.json"))["input"] == "memory://in/absent.png"
+    elsewhere = replace(options, cache=tmp_path / "other machine")
+    segment_files([table(tmp_path / "two.csv", "b")], "memory://out", elsewhere)
+    assert states(memory) == {"a": "done", "absent": "failed", "b": "done"}
+    memory.pipe("/in/absent.png", memory.cat_file("/in/c.png"))
+    segment_files([tmp_path / "one.csv"], "memory://out", options)
+    assert states(memory) == {"b": "done", "a": "done", "absent": "done"}
+    assert not memory.exists("/out/absent/failed.json")
+    for machine in (options, elsewhere):
+        assert machine.cache is not None
+        assert [path.name for path in left(machine.cache)] == [".nuclens"]
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_run_that_ends_takes_nothing_from_another(
+    here: bool, memory: Any, options: BatchOptions, tmp_path: Path
+) -> None:
+    """Each has finished slides when the other ends: on one machine they share a folder."""
+    one, two = table(tmp_path / "one.csv", "a", "b"), table(tmp_path / "two.csv", "c")
+    other = options if here else replace(options, cache=tmp_path / "other machine")
+    said: list[int] = []
+
+    def meanwhile(progress: Any) -> None:
+        said.append(progress.done)
+        if len(said) == 2:  # the first slide is there
+            segment_files([two], "memory://out", other)
+
+    segment_files([one], "memory://out", replace(options, threads=1), meanwhile)
+    assert states(memory) == {"a": "done", "b": "done", "c": "done"}
+    assert options.cache is not None
+    assert [path.name for path in left(options.cache)] == [".nuclens"]
+
+
+def test_what_another_run_is_sending_is_not_sent_again(memory: Any, tmp_path: Path) -> None:
+    first = Destination("memory://out", tmp_path)
+    first.begin()
+    (first.folder / "a").mkdir()
+    (first.folder / "a" / "instances.csv").touch()
+    (first.folder / "a" / "run.json").write_text('{"files": ["instances.csv"]}')
+    (first.folder / "nuclens.log").write_text("line")
+    second = Destination("memory://out", tmp_path)
+    second.begin()
+    second.end("nuclens.log")
+    assert files(memory) == set()
+    assert len(left(first.folder)) == 4
+    first.end("nuclens.log")
+    assert files(memory) == {"nuclens.log"}
+    Destination("memory://out", tmp_path).begin()  # the first was killed before it could send
+    assert files(memory) == {"nuclens.log", "a/instances.csv", "a/run.json"}
+
+
 def test_an_interrupted_picture_goes_on_where_it_was(memory: Any, options: BatchOptions, paint: Paint) -> None:
     picture = paint(300, 400, DISCS)
     memory.pipe("/in/big.png", bytes(cv2.imencode(".png", picture[..., ::-1])[1]))
@@ -184,7 +250,7 @@ def test_an_interrupted_picture_goes_on_where_it_was(memory: Any, options: Batch
     done: list[int] = []
     segment_files(["memory://in/big.png"], "memory://out", options, lambda progress: done.append(progress.done))
     assert done[0] == 3
-    assert files(memory) == {"big/instances.csv", "big/run.json", "summary.csv"}
+    assert files(memory) == {"big/instances.csv", "big/run.json"} | SHARED
 
 
 @pytest.mark.parametrize("user", ["key:secret", "k@y:'secret", 'key:s@"secret'])
@@ -207,7 +273,7 @@ def test_secrets_are_written_nowhere(
     assert any("Signature=secret" in url for url in opened)
     written = [memory.cat_file(f"/out/{name}") for name in files(memory)]
     said = [record.getMessage() for record in caplog.records if record.name.startswith("nuclens")]
-    assert len(written) == 3
+    assert len(written) == 5
     assert len(said) >= 3
     assert "secret" not in "".join([*(data.decode() for data in written), *said, *map(str, outcomes)])
 
@@ -349,7 +415,7 @@ class TestS3:
         assert [outcome.record.get("nuclei") for outcome in outcomes] == [1, 2, 3, None]
         assert "s3://lab/in/gone.png: cannot be fetched (there is no such file" in str(outcomes[3].error)
         bucket.invalidate_cache()
-        assert files(bucket, "lab/run") == ALL
+        assert files(bucket, "lab/run") == ALL | {"gone/failed.json"}
         assert json.loads(bucket.cat_file("lab/run/c/run.json"))["nuclei"] == 3
         again = segment_files(inputs[:3], "s3://lab/run", options)
         assert all(outcome.skipped for outcome in again)

@@ -37,7 +37,7 @@ from nuclens.jobs.cohort_file import Entry
 from nuclens.jobs.delivery import Destination, Finish
 from nuclens.jobs.inputs import find_entries
 from nuclens.jobs.journal import DiskJournal
-from nuclens.jobs.marks import LISTED, list_slides, read_mark, stamp_of, write_failure, write_mark
+from nuclens.jobs.marks import FAILED, LISTED, list_slides, read_mark, stamp_of, write_failure, write_mark
 from nuclens.jobs.pictures import Area, Picture
 from nuclens.jobs.results import DONE, JOURNAL, Place, Results, all_formats, prepare
 from nuclens.jobs.segment import TILE_PX, Segmenter, Tool, run
@@ -190,11 +190,11 @@ def segment_files(
             outcomes[k] = found
     done = [outcomes[k] for k in range(len(tasks))]
     _write_summary(out / SUMMARY, done, segmenter.model.card)
+    there.learn()
     list_slides(out, entries)  # again: another run may have listed its own meanwhile
     tables = write_cohort(out).files if any(entry.cohort for entry in entries) else ()
-    there.end(SUMMARY, *tables, LOG)
-    if there.is_elsewhere:
-        (out / LISTED).unlink(missing_ok=True)
+    failures = [f"{outcome.name}/{FAILED}" for outcome in done if outcome.error is not None]
+    there.end(SUMMARY, LISTED, *tables, *failures, LOG)
     return done
 
 
