@@ -17,7 +17,7 @@ import pytest
 from jaxtyping import UInt8
 
 from nuclens.core import remote
-from nuclens.core.errors import InputError, MissingExtraError, OutputError
+from nuclens.core.errors import DataError, InputError, MissingExtraError, OutputError
 from nuclens.core.types import read_instances
 from nuclens.jobs import delivery
 from nuclens.jobs.batch import BatchOptions, segment_files
@@ -424,3 +424,23 @@ class TestS3:
     def test_a_bucket_that_is_not_there(self, bucket: Any, options: BatchOptions) -> None:
         with pytest.raises(OutputError, match=r"^s3://nowhere/run: cannot be written to"):
             segment_files(["s3://lab/in/a.png"], "s3://nowhere/run", options)
+
+    def test_a_file_beside_a_slide_that_changes_is_noticed(self, bucket: Any, tmp_path: Path) -> None:
+        """What is listed is remembered, and would say that all is as it was."""
+        for name in "12":
+            bucket.pipe(f"lab/in/{name}.dcm", b"before")
+        before = remote.state("s3://lab/in/1.dcm")
+        other = type(bucket)(skip_instance_cache=True)
+        real = remote._stream
+
+        def stream(system: Any, file: Any, part: Path) -> None:
+            if file.name == "2.dcm" and part.parent.parent.parent == tmp_path:
+                other.pipe("lab/in/2.dcm", b"behind")
+            real(system, file, part)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(remote, "_stream", stream)
+            patched.setattr(remote, "_WAITS_S", ())
+            with pytest.raises(DataError, match="it changed while it was fetched"):
+                remote.fetch("s3://lab/in/1.dcm", tmp_path)
+        assert remote.state("s3://lab/in/1.dcm") != before

@@ -255,7 +255,8 @@ def _files(system: Any, place: str, url: str) -> list[_File]:
 
 
 def _stamp(system: Any, place: str) -> _Stamp:
-    entry = system.info(place)  # and not as listed: a listing may say the same in other words
+    system.invalidate_cache()  # a listing may be of before, and says the same in other words
+    entry = system.info(place)
     if entry.get("type") == "directory":
         raise DataError("a folder; wanted a file")
     version = next((str(entry[key]) for key in _VERSIONS if entry.get(key)), "")
