@@ -217,15 +217,41 @@ def test_what_another_run_is_sending_is_not_sent_again(memory: Any, tmp_path: Pa
     (first.folder / "a" / "instances.csv").touch()
     (first.folder / "a" / "run.json").write_text('{"files": ["instances.csv"]}')
     (first.folder / "nuclens.log").write_text("line")
-    second = Destination("memory://out", tmp_path)
-    second.begin()
-    second.end("nuclens.log")
+    with Destination("memory://out", tmp_path) as second:
+        second.begin()
+        second.end("nuclens.log")
     assert files(memory) == set()
     assert len(left(first.folder)) == 4
-    first.end("nuclens.log")
+    with first:
+        first.end("nuclens.log")
     assert files(memory) == {"nuclens.log"}
     Destination("memory://out", tmp_path).begin()  # the first was killed before it could send
     assert files(memory) == {"nuclens.log", "a/instances.csv", "a/run.json"}
+
+
+def test_a_run_that_cannot_send_keeps_nobody_waiting(
+    memory: Any, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a notebook, where the error keeps alive what it came through."""
+    real, kept = remote.put, list[BaseException]()
+    for refused in ("summary.csv", "run.json"):
+
+        def put(system: Any, path: Path, place: str, refused: str = refused) -> None:
+            if path.name == refused:
+                raise PermissionError("403")
+            real(system, path, place)
+
+        monkeypatch.setattr(delivery, "put", put)
+        for _ in range(2):  # what is left of the first is sent when the second begins
+            try:
+                segment_files(INPUTS[:1], f"memory://{refused}", options)
+            except OutputError as error:
+                kept.append(error)
+    assert len(kept) == 3
+    monkeypatch.setattr(delivery, "put", real)
+    for refused in ("summary.csv", "run.json"):
+        assert segment_files(INPUTS[:1], f"memory://{refused}", options)[0].skipped
+        assert files(memory, f"/{refused}") == {f"a/{name}" for name in EACH} | SHARED
 
 
 def test_an_interrupted_picture_goes_on_where_it_was(memory: Any, options: BatchOptions, paint: Paint) -> None:

@@ -166,8 +166,14 @@ def segment_files(
         ClusterFault: The scheduler does not answer, or not any more.
         OutputError: `out` cannot be written to.
     """
-    entries, there, formats = find_entries(inputs), Destination(out, options.cache), _known(options.formats)
-    out = there.folder
+    with Destination(out, options.cache) as there:
+        return _segment_all(find_entries(inputs), there, options, report)
+
+
+def _segment_all(
+    entries: Sequence[Entry], there: Destination, options: BatchOptions, report: Callable[[Progress], None]
+) -> list[Outcome]:
+    out, formats = there.folder, _known(options.formats)
     segmenter = _segmenter(options)
     request = _request(segmenter, formats, options)
     prepare(out)

@@ -59,6 +59,14 @@ class Destination:
         self.folder = here
         self._users: Users | None = None
 
+    def __enter__(self) -> Destination:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Keep no other run waiting, also where this one failed."""
+        if self._users is not None:
+            self._users.leave()
+
     @property
     def is_elsewhere(self) -> bool:
         """Whether results are sent to a URL."""
@@ -147,11 +155,9 @@ class Destination:
                 put(system, path, f"{place}/{name}")
                 if alone:
                     path.unlink()
-        if alone:
-            for folder in [path for path in self.folder.iterdir() if path.is_dir()]:
-                if not (folder / JOURNAL).exists() and not _is_here(folder):
-                    shutil.rmtree(folder, ignore_errors=True)
-        self._users.leave()
+        for folder in [path for path in self.folder.iterdir() if path.is_dir()] if alone else ():
+            if not (folder / JOURNAL).exists() and not _is_here(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _bring(self, system: Any, place: str, name: str) -> bool:
         """Copy a file from the URL, if it is there."""
