@@ -200,6 +200,7 @@ def test_results_that_are_folders_are_put_in_place_whole(images: Path, tmp_path:
     assert {path.name for path in folder.iterdir()} == {"instances.ome.tif", "instances.ome.zarr", "run.json"}
     assert [len(read_instances(folder / f"instances.{name}")) for name in ("ome.tif", "ome.zarr")] == [1, 1]
     (folder / ".0a1b2c3d-instances.ome.zarr").mkdir()
+    os.utime(folder / ".0a1b2c3d-instances.ome.zarr", (0, 0))
     again = varied(options, formats=names, overwrite=True)
     after = [segment_files([images / "a.png"], tmp_path / "out", again), files(folder)]
     assert before[1] == after[1]
