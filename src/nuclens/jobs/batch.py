@@ -179,6 +179,7 @@ def _segment_all(
     prepare(out)
     there.begin()
     list_slides(out, entries)
+    there.send(LISTED)
     tasks = [_task(entry, out, request, options) for entry in entries]
     outcomes = {} if options.overwrite else {k: found for k, task in enumerate(tasks) if (found := _before(task))}
     todo = [k for k in range(len(tasks)) if k not in outcomes]

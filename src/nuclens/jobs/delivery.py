@@ -132,6 +132,16 @@ class Destination:
 
         return finish_there
 
+    def send(self, name: str) -> None:
+        """Send a file that others need while the run goes on.
+
+        Raises:
+            OutputError: It cannot be sent.
+        """
+        if self._url:
+            with sending(self._url) as (system, place):
+                put(system, self.folder / name, f"{place}/{name}")
+
     def end(self, *names: str) -> None:
         """Send files of all pictures together, such as the summary, and why some failed; remove what is finished here.
 
