@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import struct
@@ -18,6 +19,8 @@ import pytest
 from jaxtyping import UInt8
 
 from nuclens import __version__, cli
+from nuclens.commands.segment import _logged
+from nuclens.core import remote
 from nuclens.core.datasets import DATASETS
 from nuclens.core.errors import CheckpointError, MissingExtraError
 from nuclens.testing.nuclei import made
@@ -124,6 +127,53 @@ def test_segment_says_how_many_and_where(nuclens: Run, picture: Path, painted_mo
     assert (code, "before" in out) == (0, False)
 
 
+def test_lines_wait_for_the_folder_of_the_log(tmp_path: Path) -> None:
+    logger, path = logging.getLogger("nuclens.test"), tmp_path / "out" / "nuclens.log"
+    with _logged(path):
+        logger.warning("early")
+        path.parent.mkdir()
+        logger.info("late, of \udcff.svs")
+        path.unlink()  # as another run that ends does
+        logger.info("last")
+    assert path.read_text().endswith("INFO last\n")
+    with _logged(tmp_path / "absent" / "nuclens.log"):
+        logger.warning("lost")
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_log_that_cannot_be_written_is_told_once_and_ends_nothing(
+    nuclens: Run, picture: Path, painted_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "nuclens.log").mkdir(parents=True)
+    code, out, err = nuclens(
+        "segment", picture, "--out", tmp_path / "out", "--mpp", "0.25", "--model", painted_model
+    )  # fmt: skip
+    assert (code, out) == (0, f"2 nuclei in 1 image: {tmp_path / 'out'}\n")
+    assert err == f"{tmp_path / 'out' / 'nuclens.log'}: no log is kept (Is a directory)\n"
+
+
+def test_a_store_that_is_asked_again_is_not_hidden_by_the_log(
+    nuclens: Run, painted_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log's folder is not there yet when folders of stores are listed."""
+    pytest.importorskip("fsspec", reason="fsspec is not installed")
+    asked: list[str] = []
+
+    class Overloaded:
+        def invalidate_cache(self) -> None:
+            pass
+
+        def ls(self, place: str, detail: bool) -> NoReturn:
+            asked.append(place)
+            raise ConnectionResetError("overloaded")
+
+    monkeypatch.setattr(remote, "file_system", lambda url: (Overloaded(), url))
+    monkeypatch.setattr(remote, "_WAITS_S", (0, 0))
+    code, _, err = nuclens("segment", "s3://bucket/in/", "--out", tmp_path / "out", "--model", painted_model)
+    assert (code, err) == (2, "s3://bucket/in/: cannot be fetched (overloaded)\n")
+    assert len(asked) == 3
+
+
 @pytest.mark.parametrize("formats", [["csv,labels"], ["csv", "labels"], ["labels", "--formats", "csv"]])
 def test_formats_in_any_spelling(
     nuclens: Run, picture: Path, painted_model: Path, tmp_path: Path, formats: list[str]
@@ -174,6 +224,15 @@ def test_a_cohort_from_its_csv_to_its_table(nuclens: Run, picture: Path, painted
         "",
         f"{tmp_path / 'absent'}: no results of `nuclens segment`; wanted its --out\n",
     )
+
+
+@pytest.mark.parametrize("command", ["status", "cohort"])
+def test_status_and_cohort_are_of_folders_of_this_machine(nuclens: Run, command: str, tmp_path: Path) -> None:
+    code, _, err = nuclens(command, "s3://key:secret@bucket/run")
+    fetch = "fetch slides.json and every run.json and failed.json first, and give its path here"
+    assert (code, err) == (2, f"s3://bucket/run: not on this machine; {fetch}\n")
+    code, _, err = nuclens(command, tmp_path.as_uri())
+    assert (code, err) == (2, f"{tmp_path}: no results of `nuclens segment`; wanted its --out\n")
 
 
 def test_status_of_a_run_that_ended_in_the_middle(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from nuclens.core.copies import cache_folder, release, sweep, turn, use
+from nuclens.core.copies import Users, cache_folder, release, sweep, turn, use
 from nuclens.core.errors import OutputError
 
 
@@ -85,3 +86,20 @@ def test_the_folder_for_copies_is_the_users_own(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError, match="cannot be made"):
         cache_folder(tmp_path / "file" / "folder")
+
+
+def test_who_is_alone_keeps_others_waiting(tmp_path: Path) -> None:
+    first = Users(tmp_path / "users")
+    assert first.alone()
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(Users, tmp_path / "users")
+        with pytest.raises(TimeoutError):
+            coming.result(timeout=0.05)
+        first.share()
+        second = coming.result(timeout=20)
+    assert not first.alone()
+    assert not second.alone()
+    first.leave()
+    assert second.alone()
+    del second, coming  # as where a run ends with an error
+    assert Users(tmp_path / "users").alone()

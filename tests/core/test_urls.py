@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nuclens.core.errors import InputError
-from nuclens.core.urls import file_system, last_name, local_path, shown, url_of, without_secrets
+from nuclens.core.urls import file_system, last_name, local_path, path_here, shown, url_of, without_secrets
 
 
 @pytest.mark.parametrize(("source", "url"), [
@@ -60,15 +60,50 @@ def test_a_chain_behind_a_key_is_part_of_the_key(tmp_path: Path) -> None:
     ("s3://key:secret@bucket/a.svs?versionId=secret", "s3://bucket/a.svs"),
     ("https://me:secret@host:8080/b/a.svs?X-Amz-Signature=secret#secret", "https://host:8080/b/a.svs"),
     ("sftp://me@host/a.svs", "sftp://host/a.svs"),
+    ("https://me:se'cret@host:9/b.png", "https://host:9/b.png"),
+    ("https://me:p@ss\"(w)@host/a@b.svs?id=me@host", "https://host/a@b.svs"),
+    ("s3://arn:aws:s3:eu:1:accesspoint/p/a@b.svs", "s3://arn:aws:s3:eu:1:accesspoint/p/a@b.svs"),
+    ("http://[::1]:80/a@b.svs", "http://[::1]:80/a@b.svs"),
+    ("file:///data/a@b.svs", "file:///data/a@b.svs"),
 ])  # fmt: skip
 def test_secrets_are_not_shown(source: str, told: str) -> None:
     assert shown(source) == told
     assert shown(Path(source)) == told
 
 
-def test_texts_of_libraries_lose_their_secrets() -> None:
-    text = "403, message='Forbidden', url='https://me:secret@host/a.svs?X-Amz-Signature=secret&X=secret'"
-    assert without_secrets(text) == "403, message='Forbidden', url='https://host/a.svs'"
+@pytest.mark.parametrize("source", [
+    "s3://key:sec/ret@bucket/a.svs",
+    Path("s3://key:sec/ret@bucket/a.svs"),
+    "https://me:sec?ret@host/a.svs",
+    "https://me:sec#ret@host/a.svs?id=1",
+    "sftp://me:sec ret@host/a.svs",
+    "simplecache::https://me:sec/ret@host/a.svs",
+    "s4://me:sec/ret@host/a.svs",
+])  # fmt: skip
+def test_what_may_be_a_password_is_never_taken_for_a_path(source: str | Path) -> None:
+    with pytest.raises(InputError, match="%2F %3F %23 %20") as told:
+        url_of(source)
+    assert "ret" not in str(told.value)
+
+
+@pytest.mark.parametrize(("text", "left"), [
+    ("403, message='Forbidden', url='https://me:secret@host/a.svs?X-Amz-Signature=secret&X=secret'",
+     "403, message='Forbidden', url='https://host/a.svs'"),
+    ("cannot reach https://me:se'c@r\"et@host:80/a@b.svs?sig=se'cret(), really?",
+     "cannot reach https://host:80/a@b.svs), really?"),
+    ('Invalid bucket name "key:secret@bucket": wrong', 'Invalid bucket name "bucket": wrong'),
+    ("file:///data/a@b.svs", "file:///data/a@b.svs"),
+])  # fmt: skip
+def test_texts_of_libraries_lose_their_secrets(text: str, left: str) -> None:
+    assert without_secrets(text, "s3://key:secret@bucket/a.svs") == left
+
+
+def test_what_has_to_be_here() -> None:
+    assert path_here("a.csv", "it") == Path("a.csv")
+    assert path_here("file:///data/a.csv", "it") == path_here(Path("file:///data/a.csv"), "it") == Path("/data/a.csv")
+    with pytest.raises(InputError, match=r"^https://host/a\.csv: not on this machine; fetch the table first") as told:
+        path_here("https://me:secret@host/a.csv?sig=secret", "the table")
+    assert "secret" not in str(told.value)
 
 
 @pytest.mark.parametrize(("url", "name"), [

@@ -19,6 +19,7 @@ import pytest
 import tifffile
 from jaxtyping import UInt8
 
+from nuclens.core import files as files_module
 from nuclens.core.errors import (
     CheckpointError,
     InputError,
@@ -36,6 +37,7 @@ from nuclens.jobs import batch, results
 from nuclens.jobs.batch import BatchOptions, Outcome, segment_files
 from nuclens.jobs.inputs import find_entries, find_inputs
 from nuclens.jobs.marks import list_slides, read_mark, write_mark
+from nuclens.jobs.results import HALF_WRITTEN, prepare
 from nuclens.jobs.segment import run
 from nuclens.testing.slides import write_dicom
 
@@ -198,6 +200,7 @@ def test_results_that_are_folders_are_put_in_place_whole(images: Path, tmp_path:
     assert {path.name for path in folder.iterdir()} == {"instances.ome.tif", "instances.ome.zarr", "run.json"}
     assert [len(read_instances(folder / f"instances.{name}")) for name in ("ome.tif", "ome.zarr")] == [1, 1]
     (folder / ".0a1b2c3d-instances.ome.zarr").mkdir()
+    os.utime(folder / ".0a1b2c3d-instances.ome.zarr", (0, 0))
     again = varied(options, formats=names, overwrite=True)
     after = [segment_files([images / "a.png"], tmp_path / "out", again), files(folder)]
     assert before[1] == after[1]
@@ -617,9 +620,26 @@ def test_leftovers_of_a_killed_process_go(images: Path, tmp_path: Path, options:
     with replacing(folder / "instances.csv") as temporary:
         temporary.touch()
     (folder / "instances.csv").rename(temporary)
+    os.utime(temporary, (0, 0))
     (folder / ".own").touch()
     segment_files([images / "a.png"], tmp_path / "out", options)
     assert {path.name for path in folder.iterdir()} == {"instances.csv", "run.json", ".own"}
+
+
+def test_what_another_process_removes_is_never_of_one_that_lives(
+    images: Path, tmp_path: Path, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who begins to write the files of a picture removes half-written ones, at whatever moment of another's work."""
+    real = files_module._flush
+
+    def meanwhile(path: Path) -> None:
+        prepare(tmp_path / "out" / "a", HALF_WRITTEN)
+        real(path)
+
+    monkeypatch.setattr(files_module, "_flush", meanwhile)
+    [outcome] = segment_files([images / "a.png"], tmp_path / "out", options)
+    assert outcome.error is None
+    assert (tmp_path / "out" / "a" / "run.json").is_file()
 
 
 @pytest.mark.slow
@@ -649,6 +669,8 @@ def test_killed_and_run_again_gives_the_same_bytes(tmp_path: Path, painted_model
     for name in done:
         assert {path.name for path in (out / name).iterdir()} == {*FILES, "run.json"}
 
+    for path in out.glob(f"*/{HALF_WRITTEN}"):
+        os.utime(path, (0, 0))  # of a process that lives, as far as one can tell, for a minute
     again = segment_files([images], out, options)
     assert {outcome.path.stem for outcome in again if outcome.skipped} == done
     assert files(out) == wanted

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,13 @@ import pytest
 from jaxtyping import UInt8
 
 from nuclens.core import remote
-from nuclens.core.errors import InputError, MissingExtraError, OutputError
+from nuclens.core.errors import DataError, InputError, MissingExtraError, OutputError
 from nuclens.core.types import read_instances
 from nuclens.jobs import delivery
 from nuclens.jobs.batch import BatchOptions, segment_files
 from nuclens.jobs.delivery import Destination
 from nuclens.jobs.inputs import find_inputs
+from nuclens.jobs.pictures import Area
 from nuclens.jobs.segment import segment
 
 fsspec: Any = pytest.importorskip("fsspec", reason="fsspec is not installed")
@@ -63,7 +66,8 @@ def left(folder: Path) -> list[Path]:
 
 
 EACH = {"instances.csv", "run.json"}
-ALL = {f"{name}/{file}" for name in "abc" for file in EACH} | {"summary.csv"}
+SHARED = {"slides.json", "summary.csv"}
+ALL = {f"{name}/{file}" for name in "abc" for file in EACH} | SHARED
 
 
 def test_results_arrive_and_nothing_stays(memory: Any, options: BatchOptions) -> None:
@@ -134,7 +138,7 @@ def test_the_record_is_sent_last_and_gone_while_files_are_replaced(
     assert [one for one in seen if one[0] in (*EACH, "label.npy")] == [
         ("instances.csv", False), ("run.json", False), ("label.npy", False), ("run.json", False),
     ]  # fmt: skip
-    assert files(memory) == {"a/label.npy", "a/run.json", "summary.csv"}
+    assert files(memory) == {"a/label.npy", "a/run.json"} | SHARED
 
 
 def test_a_picture_that_cannot_be_sent_fails_alone_and_is_sent_by_the_next_run(
@@ -160,6 +164,98 @@ def test_a_picture_that_cannot_be_sent_fails_alone_and_is_sent_by_the_next_run(
     assert [path.name for path in left(options.cache)] == [".nuclens"]
 
 
+def table(path: Path, *names: str) -> Path:
+    path.write_text("".join(["path\n", *(f"memory://in/{name}.png\n" for name in names)]))
+    return path
+
+
+def states(memory: Any) -> dict[str, str]:
+    """What the table at the URL says of each slide."""
+    rows = csv.DictReader(memory.cat_file("/out/cohort.csv").decode().splitlines())
+    return {row["name"]: row["status"] for row in rows}
+
+
+def test_the_table_grows_over_calls_and_machines(memory: Any, options: BatchOptions, tmp_path: Path) -> None:
+    segment_files([table(tmp_path / "one.csv", "a", "absent")], "memory://out", options)
+    assert json.loads(memory.cat_file("/out/absent/failed.json"))["input"] == "memory://in/absent.png"
+    elsewhere = replace(options, cache=tmp_path / "other machine")
+    segment_files([table(tmp_path / "two.csv", "b")], "memory://out", elsewhere)
+    assert states(memory) == {"a": "done", "absent": "failed", "b": "done"}
+    memory.pipe("/in/absent.png", memory.cat_file("/in/c.png"))
+    segment_files([tmp_path / "one.csv"], "memory://out", options)
+    assert states(memory) == {"b": "done", "a": "done", "absent": "done"}
+    assert not memory.exists("/out/absent/failed.json")
+    for machine in (options, elsewhere):
+        assert machine.cache is not None
+        assert [path.name for path in left(machine.cache)] == [".nuclens"]
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_run_that_ends_takes_nothing_from_another(
+    here: bool, memory: Any, options: BatchOptions, tmp_path: Path
+) -> None:
+    """Each has finished slides when the other ends: on one machine they share a folder."""
+    one, two = table(tmp_path / "one.csv", "a", "b"), table(tmp_path / "two.csv", "c")
+    other = options if here else replace(options, cache=tmp_path / "other machine")
+    said: list[int] = []
+
+    def meanwhile(progress: Any) -> None:
+        said.append(progress.done)
+        if len(said) == 2:  # the first slide is there
+            segment_files([two], "memory://out", other)
+            listed = json.loads(memory.cat_file("/out/slides.json"))["slides"]
+            assert [row["name"] for row in listed] == ["a", "b", "c"]  # those of a run that goes on too
+
+    segment_files([one], "memory://out", replace(options, threads=1), meanwhile)
+    assert states(memory) == {"a": "done", "b": "done", "c": "done"}
+    assert options.cache is not None
+    assert [path.name for path in left(options.cache)] == [".nuclens"]
+
+
+def test_what_another_run_is_sending_is_not_sent_again(memory: Any, tmp_path: Path) -> None:
+    first = Destination("memory://out", tmp_path)
+    first.begin()
+    (first.folder / "a").mkdir()
+    (first.folder / "a" / "instances.csv").touch()
+    (first.folder / "a" / "run.json").write_text('{"files": ["instances.csv"]}')
+    (first.folder / "nuclens.log").write_text("line")
+    with Destination("memory://out", tmp_path) as second:
+        second.begin()
+        second.end("nuclens.log")
+    assert files(memory) == set()
+    assert len(left(first.folder)) == 4
+    with first:
+        first.end("nuclens.log")
+    assert files(memory) == {"nuclens.log"}
+    Destination("memory://out", tmp_path).begin()  # the first was killed before it could send
+    assert files(memory) == {"nuclens.log", "a/instances.csv", "a/run.json"}
+
+
+def test_a_run_that_cannot_send_keeps_nobody_waiting(
+    memory: Any, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a notebook, where the error keeps alive what it came through."""
+    real, kept = remote.put, list[BaseException]()
+    for refused in ("summary.csv", "run.json"):
+
+        def put(system: Any, path: Path, place: str, refused: str = refused) -> None:
+            if path.name == refused:
+                raise PermissionError("403")
+            real(system, path, place)
+
+        monkeypatch.setattr(delivery, "put", put)
+        for _ in range(2):  # what is left of the first is sent when the second begins
+            try:
+                segment_files(INPUTS[:1], f"memory://{refused}", options)
+            except OutputError as error:
+                kept.append(error)
+    assert len(kept) == 3
+    monkeypatch.setattr(delivery, "put", real)
+    for refused in ("summary.csv", "run.json"):
+        assert segment_files(INPUTS[:1], f"memory://{refused}", options)[0].skipped
+        assert files(memory, f"/{refused}") == {f"a/{name}" for name in EACH} | SHARED
+
+
 def test_an_interrupted_picture_goes_on_where_it_was(memory: Any, options: BatchOptions, paint: Paint) -> None:
     picture = paint(300, 400, DISCS)
     memory.pipe("/in/big.png", bytes(cv2.imencode(".png", picture[..., ::-1])[1]))
@@ -173,7 +269,7 @@ def test_an_interrupted_picture_goes_on_where_it_was(memory: Any, options: Batch
 
     with pytest.raises(KeyboardInterrupt):
         segment_files(["memory://in/big.png"], "memory://out", options, stop)
-    assert files(memory) == set()
+    assert files(memory) == {"slides.json"}
     folder = Destination("memory://out", options.cache).folder
     blocks = list(folder.glob("big/journal/blocks/*.arrow"))
     assert len(blocks) > 2
@@ -182,11 +278,12 @@ def test_an_interrupted_picture_goes_on_where_it_was(memory: Any, options: Batch
     done: list[int] = []
     segment_files(["memory://in/big.png"], "memory://out", options, lambda progress: done.append(progress.done))
     assert done[0] == 3
-    assert files(memory) == {"big/instances.csv", "big/run.json", "summary.csv"}
+    assert files(memory) == {"big/instances.csv", "big/run.json"} | SHARED
 
 
+@pytest.mark.parametrize("user", ["key:secret", "k@y:'secret", 'key:s@"secret'])
 def test_secrets_are_written_nowhere(
-    memory: Any, options: BatchOptions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    user: str, memory: Any, options: BatchOptions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A signature opens its file; in results, names, errors and the log there is nothing of it."""
     caplog.set_level(logging.DEBUG, "nuclens")
@@ -194,19 +291,56 @@ def test_secrets_are_written_nowhere(
 
     def file_system(url: str) -> tuple[Any, str]:
         opened.append(url)
-        return memory, url.partition("?")[0].replace("s3://key:secret@", "/")
+        return memory, url.partition("?")[0].replace(f"s3://{user}@", "/")
 
     monkeypatch.setattr(remote, "file_system", file_system)
-    inputs = [f"s3://key:secret@in/{name}.png?X-Amz-Signature=secret" for name in ("a", "gone")]
-    outcomes = segment_files(inputs, "s3://key:secret@out", options)
+    inputs = [f"s3://{user}@in/{name}.png?X-Amz-Signature=secret" for name in ("a", "gone")]
+    outcomes = segment_files(inputs, f"s3://{user}@out", options)
     assert outcomes[0].record["input"] == "s3://in/a.png"
     assert str(outcomes[1].error).startswith("s3://in/gone.png: cannot be fetched")
     assert any("Signature=secret" in url for url in opened)
     written = [memory.cat_file(f"/out/{name}") for name in files(memory)]
     said = [record.getMessage() for record in caplog.records if record.name.startswith("nuclens")]
-    assert len(written) == 3
+    assert len(written) == 5
     assert len(said) >= 3
     assert "secret" not in "".join([*(data.decode() for data in written), *said, *map(str, outcomes)])
+
+
+@pytest.mark.parametrize("out", ["folder", "memory://out"])
+def test_slides_that_differ_in_the_query_alone_have_their_own_results(
+    out: str, memory: Any, options: BatchOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def file_system(url: str) -> tuple[Any, str]:
+        return memory, url.replace("https://host/f.png?id=", "/in/").replace("memory://", "/") + (
+            ".png" if "?" in url else ""
+        )
+
+    monkeypatch.setattr(remote, "file_system", file_system)
+    table = tmp_path / "cohort.csv"
+    table.write_text("path,name,mpp\nhttps://host/f.png?id=b,two,\nhttps://host/f.png?id=c,three,0.3\n")
+    there = out if "://" in out else str(tmp_path / out)
+    outcomes = segment_files([table], there, options)
+    assert [outcome.record["nuclei"] for outcome in outcomes] == [2, 3]
+    assert [outcome.record["request"]["mpp"] for outcome in outcomes] == [0.25, 0.3]
+    for name, nuclei in (("two", 2), ("three", 3)):
+        assert len(read_instances(f"{there}/{name}/instances.csv")) == nuclei
+    assert all(outcome.skipped for outcome in segment_files([table], there, options))
+
+
+def test_a_table_is_of_this_machine(memory: Any, options: BatchOptions, tmp_path: Path) -> None:
+    table = tmp_path / "cohort.csv"
+    table.write_text("path\nmemory://in/b.png\n")
+    [outcome] = segment_files([table.as_uri()], tmp_path / "out", options)
+    assert outcome.record["nuclei"] == 2
+    with pytest.raises(InputError, match=r"^https://host/cohort\.csv: not on this machine; fetch the table") as told:
+        segment_files(["https://me:hunter2@host/cohort.csv?sig=hunter2"], tmp_path / "out", options)
+    assert "hunter2" not in str(told.value)
+
+
+def test_a_mask_that_is_no_file_is_told_without_secrets(memory: Any, options: BatchOptions, tmp_path: Path) -> None:
+    elsewhere = replace(options, area=Area(tissue="https://me:secret@host/mask.png"))
+    with pytest.raises(InputError, match=r"^--tissue https://host/mask\.png: "):
+        segment_files(INPUTS, tmp_path / "out", elsewhere)
 
 
 @pytest.mark.parametrize(("out", "error", "told"), [
@@ -309,7 +443,7 @@ class TestS3:
         assert [outcome.record.get("nuclei") for outcome in outcomes] == [1, 2, 3, None]
         assert "s3://lab/in/gone.png: cannot be fetched (there is no such file" in str(outcomes[3].error)
         bucket.invalidate_cache()
-        assert files(bucket, "lab/run") == ALL
+        assert files(bucket, "lab/run") == ALL | {"gone/failed.json"}
         assert json.loads(bucket.cat_file("lab/run/c/run.json"))["nuclei"] == 3
         again = segment_files(inputs[:3], "s3://lab/run", options)
         assert all(outcome.skipped for outcome in again)
@@ -318,3 +452,23 @@ class TestS3:
     def test_a_bucket_that_is_not_there(self, bucket: Any, options: BatchOptions) -> None:
         with pytest.raises(OutputError, match=r"^s3://nowhere/run: cannot be written to"):
             segment_files(["s3://lab/in/a.png"], "s3://nowhere/run", options)
+
+    def test_a_file_beside_a_slide_that_changes_is_noticed(self, bucket: Any, tmp_path: Path) -> None:
+        """What is listed is remembered, and would say that all is as it was."""
+        for name in "12":
+            bucket.pipe(f"lab/in/{name}.dcm", b"before")
+        before = remote.state("s3://lab/in/1.dcm")
+        other = type(bucket)(skip_instance_cache=True)
+        real = remote._stream
+
+        def stream(system: Any, file: Any, part: Path) -> None:
+            if file.name == "2.dcm" and part.parent.parent.parent == tmp_path:
+                other.pipe("lab/in/2.dcm", b"behind")
+            real(system, file, part)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(remote, "_stream", stream)
+            patched.setattr(remote, "_WAITS_S", ())
+            with pytest.raises(DataError, match="it changed while it was fetched"):
+                remote.fetch("s3://lab/in/1.dcm", tmp_path)
+        assert remote.state("s3://lab/in/1.dcm") != before

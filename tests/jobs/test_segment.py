@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from nuclens.core.heads import RawHeads
 from nuclens.core.models import open_model, shipped
 from nuclens.core.slides import array_slide
 from nuclens.core.tiling import Box
+from nuclens.core.tissue import TissueMask
 from nuclens.core.types import HEMATOXYLIN, Instances, concatenate
 from nuclens.engines.openvino import PLUGIN as OPENVINO
 from nuclens.jobs.pictures import Area, Picture
@@ -345,6 +347,44 @@ def test_a_tile_that_cannot_be_read_is_left_out_and_marked(segmenter: Segmenter,
     assert picture.unread() == dict.fromkeys(["0,64,60,64", "0,128,60,64", "0,192,60,8"], "torn")
     assert set(parts[0].metadata["unreadable"].split()) == set(picture.unread())
     assert sum(map(len, parts)) == sum(row < 64 for row, *_ in discs)
+
+
+def test_densities_are_of_what_was_read(
+    segmenter: Segmenter, paint: Paint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As of a slide whose coarse levels are whole.
+    monkeypatch.setattr("nuclens.jobs.summary.overview", lambda slide, scale: np.zeros((100, 30, 3), np.uint8))
+    bad = Fragile(array_slide(paint(200, 60, scattered(200, 60))), UnreadableImageError("torn"), 150)
+    [record] = run(segmenter, pictures_of(segmenter, bad), Results(segmenter, tmp_path, {}, ("csv", "summary")))
+    assert not isinstance(record, NuclensError)
+    seen = 64 * 60 * 0.00025**2
+    summary = json.loads((tmp_path / "0" / "summary.json").read_text())
+    for tissue in (record["mm2"], record["counts"]["tissue_mm2"], summary["tissue_mm2"]):
+        assert tissue == pytest.approx(seen, abs=1e-6)
+    assert summary["per_mm2"] == record["counts"]["per_mm2"] == pytest.approx(record["nuclei"] / seen, rel=1e-5)
+
+
+def test_the_area_that_was_seen_is_that_of_the_tiles_that_were_read(segmenter: Segmenter) -> None:
+    """Densities divide by it: cores, region, tissue and margin are cut exactly, also where pixels are resampled."""
+    rgb = np.full((500, 400, 3), 200, np.uint8)
+    area = Area(region="20,30,300,400")
+    mpp = 0.3  # a core of 64 working pixels is 53 1/3 of the file's
+    picture = segmenter.picture("a", array_slide(rgb), mpp, area)
+    mask = np.random.default_rng(0).random((50, 40)) < 0.5
+    tissue = TissueMask(mask, 0.1, (500, 400), margin=mask & (np.arange(40) < 20))
+    for searched in (picture, replace(picture, tissue=tissue)):
+        whole = searched.mm2
+        assert searched.seen_mm2 == whole > 0
+        tile = next(tile for tile in searched.tiles if tile.core[:2] == (128, 192))
+        searched.unreadable[tile.index] = "torn"
+        top, left, bottom, right = (place / picture.plan.scale for place in tile.core)
+        box = (top, left, bottom, min(right, 320))
+        pixels = (box[2] - box[0]) * (box[3] - box[1]) if searched.tissue is None else tissue.area_px(box)
+        assert pixels > 0
+        assert searched.seen_mm2 == pytest.approx(whole - pixels * (mpp / 1000) ** 2, rel=1e-12)
+        searched.unreadable.update(dict.fromkeys((tile.index for tile in searched.tiles), "torn"))
+        assert searched.seen_mm2 == 0
+        searched.unreadable.clear()
 
 
 def test_a_picture_without_one_readable_tile_fails(segmenter: Segmenter, paint: Paint) -> None:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from nuclens.commands.terminal import err
+from nuclens.core.urls import path_here
 
 if TYPE_CHECKING:
     from nuclens.jobs.status import SlideStatus, Status
 
 JSON = Parameter(name="--json", negative=(), show_default=False)
+MARKS = "slides.json and every run.json and failed.json"  # what both look at
 _STATES = ("done", "running", "stopped", "waiting", "failed")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
@@ -31,7 +33,7 @@ def status(out: Path, /, *, as_json: Annotated[bool, JSON] = False) -> int:
     """
     from nuclens.jobs.status import status_of
 
-    found = status_of(out)
+    found = status_of(path_here(out, MARKS))
     if as_json:
         print(json.dumps(asdict(found), indent=2, ensure_ascii=False))
         return 0
@@ -87,6 +89,7 @@ def cohort(out: Path, /, *, by: str = "group") -> int:
     """
     from nuclens.jobs.cohort import write_cohort
 
+    out = path_here(out, MARKS)
     written = write_cohort(out, by)
     for slide in written.slides:
         if slide.reason:

@@ -160,11 +160,37 @@ def _tell(outcomes: list[Outcome], inputs: list[str], out: Path) -> int:
     return PartialFailure.exit_code if lacking or len(codes) > 1 else codes.pop()
 
 
+class _LogFile(logging.Handler):
+    """Lines in a file, kept until its folder is there, which the job makes; where it takes none, work goes on."""
+
+    def __init__(self, path: Path) -> None:
+        """Write to this file, which need not be there."""
+        super().__init__()
+        self._path = path
+        self._waiting: list[str] = []
+        self._refused = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line. An error of the disk raised here would be taken for one of the store that who logs asks."""
+        if self._refused:
+            return
+        self._waiting.append(f"{self.format(record)}\n")
+        try:
+            if self._path.parent.is_dir():
+                # By its name each time, since another run may have sent and removed it.
+                with self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                    file.writelines(self._waiting)
+                self._waiting.clear()
+        except OSError as error:
+            self._refused = True
+            err.print(f"{self._path}: no log is kept ({error.strerror})", style="yellow", markup=False)
+
+
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
     """What happens meanwhile, in a file beside the results."""
     logger = logging.getLogger("nuclens")
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)  # the job makes the folder
+    handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     before = logger.level
     logger.setLevel(min(logging.INFO, logger.getEffectiveLevel()))
@@ -174,4 +200,3 @@ def _logged(path: Path) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
-        handler.close()

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,43 @@ from nuclens.core.errors import OutputError
 
 _TURN, _USERS = "turn", "users"  # files of a folder whose locks say who changes it and who uses it
 _FORGOTTEN_S = 24 * 3600  # a copy whose users were killed is kept so long for the next one
+
+
+class Users:
+    """The processes and threads that use a folder at a time, each known by its lock, which ends with it."""
+
+    def __init__(self, file: Path) -> None:
+        """Become one of them, as soon as nobody has the folder alone.
+
+        Args:
+            file: What is locked, made if there is none.
+
+        Raises:
+            OSError: It cannot be made, or not be locked.
+        """
+        self._handle = _locked(file, wait=True, shared=True)
+        self._leave = weakref.finalize(self, os.close, self._handle)
+
+    def alone(self) -> bool:
+        """Whether there is no other; if so, none comes before `share` or `leave`."""
+        import fcntl  # as in `_locked`
+
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.share()  # a lock that could not be changed may be lost
+            return False
+        return True
+
+    def share(self) -> None:
+        """Let others come."""
+        import fcntl  # as in `_locked`
+
+        fcntl.flock(self._handle, fcntl.LOCK_SH)
+
+    def leave(self) -> None:
+        """Be none of them any more."""
+        self._leave()
 
 
 def cache_folder(cache: Path | None = None) -> Path:

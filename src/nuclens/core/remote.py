@@ -182,7 +182,7 @@ def sending(url: str) -> Iterator[tuple[Any, str]]:
         raise
     except store_errors() as error:
         # Without its cause, whose text may hold a signature.
-        raise OutputError(f"{shown(url)}: cannot be written to ({_reason(error)})") from None
+        raise OutputError(f"{shown(url)}: cannot be written to ({_reason(error, url)})") from None
 
 
 def put(system: Any, path: Path, place: str) -> None:
@@ -255,7 +255,8 @@ def _files(system: Any, place: str, url: str) -> list[_File]:
 
 
 def _stamp(system: Any, place: str) -> _Stamp:
-    entry = system.info(place)  # and not as listed: a listing may say the same in other words
+    system.invalidate_cache()  # a listing may be of before, and says the same in other words
+    entry = system.info(place)
     if entry.get("type") == "directory":
         raise DataError("a folder; wanted a file")
     version = next((str(entry[key]) for key in _VERSIONS if entry.get(key)), "")
@@ -367,16 +368,16 @@ def _told(url: str) -> Iterator[None]:
         raise
     except store_errors() as error:
         # Without its cause, whose text may hold a signature.
-        raise DataError(f"{shown(url)}: cannot be fetched ({_reason(error)})") from None
+        raise DataError(f"{shown(url)}: cannot be fetched ({_reason(error, url)})") from None
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, url: str) -> str:
     cause = error.__cause__ or error
     if isinstance(cause, FileNotFoundError) or getattr(cause, "status", 0) == 404:
         return "there is no such file, or no right to see it"
     if isinstance(cause, PermissionError) or getattr(cause, "status", 0) in (401, 403):
         return "no right to it: account, key or signature are missing, wrong or too old"
-    text = " ".join(without_secrets(str(cause)).split())
+    text = " ".join(without_secrets(str(cause), url).split())
     return f"{text:.160}" or type(cause).__name__
 
 

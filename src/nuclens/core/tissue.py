@@ -85,8 +85,12 @@ class TissueMask:
         """Tissue without margin, in a box or on the whole slide, in level-0 pixels; where all is, all their area."""
         top, left, bottom, right = (0, 0, *self.shape) if box is None else box
         rows, columns = (self._extents(*ends, axis) for axis, ends in enumerate(((top, bottom), (left, right))))
-        tissue = self.mask if self.margin is None else self.mask & ~self.margin
-        return float(rows @ (tissue @ columns))
+        # Of a mask of megapixels a tile's box takes a few.
+        down, across = _taken(rows), _taken(columns)
+        tissue = (
+            self.mask[down, across] if self.margin is None else self.mask[down, across] & ~self.margin[down, across]
+        )
+        return float(rows[down] @ (tissue @ columns[across]))
 
     def area_mm2(self, mpp: float, box: tuple[float, float, float, float] | None = None) -> float:
         """The same in mm²; `mpp` is micrometres per level-0 pixel."""
@@ -111,6 +115,12 @@ class TissueMask:
         edges = np.arange(self.mask.shape[axis] + 1) / self.scale
         edges[-1] = self.shape[axis]
         return np.diff(np.clip(edges, max(0, start), max(0, start, min(end, self.shape[axis]))))
+
+
+def _taken(extents: Float64[np.ndarray, "pixels"]) -> slice:
+    """From the first to the last of the mask pixels that a span covers."""
+    places = np.flatnonzero(extents)
+    return slice(places[0], places[-1] + 1) if places.size else slice(0)
 
 
 def everything(shape: tuple[int, int], reason: str = "") -> TissueMask:

@@ -29,7 +29,9 @@ _OTHERS = {
     **dict.fromkeys(("webhdfs",), "requests"),
 }
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.:-]+?):/{1,3}([^/].*)", re.DOTALL)  # pathlib leaves one slash of two
-_QUERY, _USER = re.compile(r"\?[^\s'\")>]+"), re.compile(r"(?<=//)[^/@\s'\"]*@")
+# In a text: what follows a ? but the signs that end a sentence or a quotation; what stands before the last @ of a host.
+_QUERY, _USER = re.compile(r"\?\S+?(?=['\")>\],.;:]*(?:\s|$))"), re.compile(r"(:/{1,2})(?!/)[^/\s]*@")
+_NO_PORT = re.compile(r"(?!arn:)[^:\[]*:.*\D.*", re.DOTALL)  # Amazon's names of places have colons too
 _NAME_BYTES = 200
 _SILENT_S, _CONNECT_S = 60, 30  # after which a web server is taken for gone
 
@@ -42,17 +44,19 @@ def url_of(source: str | Path) -> str | None:
         ('s3://bucket/a.svs', 's3://bucket/a.svs', None)
 
     Raises:
-        InputError: It is a chain of URLs, of a kind that is not opened, or no URL after all.
+        InputError: It is a chain of URLs, of a kind that is not opened, has a password that cannot be told from a path,
+            or is no URL after all.
     """
     found = _URL.fullmatch(str(source))
     if found is None:
         return None
     scheme = found[1].lower()
+    if "://" not in found[0] and "::" not in scheme and scheme not in STORES:
+        return None  # a folder may be called "my:"
+    _need_clear(scheme, found[2])
     if "::" in scheme:
         raise InputError(f"{without_secrets(found[0])}: a chain of URLs; wanted one place, as s3://bucket/slide.svs")
     if scheme not in STORES:
-        if "://" not in found[0]:
-            return None  # a folder may be called "my:"
         raise InputError(f"{without_secrets(found[0])}: {scheme}:// is not opened; wanted {', '.join(STORES)}")
     url = f"{scheme}:{'///' if scheme == 'file' else '//'}{found[2]}"
     try:
@@ -70,12 +74,35 @@ def shown(source: str | Path) -> str:
         ('https://host/a.svs', 'a?b.png')
     """
     url = url_of(source)
-    return str(source) if url is None else without_secrets(_whole(url))
+    if url is None:
+        return str(source)
+    scheme, _, rest = _whole(url).partition("//")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}//{host.rpartition('@')[2]}{slash}{path}"
 
 
-def without_secrets(text: str) -> str:
-    """A text, as an error of a library, without users, passwords and queries of the URLs in it."""
-    return _USER.sub("", _QUERY.sub("", text))
+def without_secrets(text: str, url: str = "") -> str:
+    """A text, as an error of a library, without users, passwords and queries of the URLs in it.
+
+    Args:
+        text: What the library says.
+        url: What it was asked for: some name the host of it alone, with the user.
+    """
+    user = urlsplit(url).netloc.rpartition("@")[0]
+    return _USER.sub(r"\1", _QUERY.sub("", text.replace(f"{user}@", "") if user else text))
+
+
+def path_here(source: str | Path, what: str) -> Path:
+    """The path of what has to be on this machine, where it may be given as a `file://` URL.
+
+    Raises:
+        InputError: It is a URL of another place; the text says to fetch `what`.
+    """
+    url = url_of(source)
+    path = Path(source) if url is None else local_path(url)
+    if path is None:
+        raise InputError(f"{shown(source)}: not on this machine; fetch {what} first, and give its path here")
+    return path
 
 
 def local_path(url: str) -> Path | None:
@@ -146,6 +173,20 @@ def store_errors() -> tuple[type[Exception], ...]:
     """What a place raises that cannot be reached, refuses, or breaks off."""
     loaded = ((sys.modules[module], names) for module, names in _ERRORS.items() if module in sys.modules)
     return (OSError, EOFError, ValueError, *(getattr(module, name) for module, names in loaded for name in names))
+
+
+def _need_clear(scheme: str, rest: str) -> None:
+    """Check that what stands before an @ can be told from host and path, so that it is never taken for one of them."""
+    host, _, path = rest.partition("/")
+    if "@" in host:
+        unclear = re.search(r"[?#\s]", host) is not None
+    else:
+        unclear = "@" in path and _NO_PORT.fullmatch(host) is not None
+    if unclear:
+        raise InputError(
+            f"{scheme}://...: where its user and password end cannot be told; write / ? # and spaces in them as "
+            f"%2F %3F %23 %20"
+        )
 
 
 def _whole(url: str) -> str:

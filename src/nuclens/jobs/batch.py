@@ -37,7 +37,7 @@ from nuclens.jobs.cohort_file import Entry
 from nuclens.jobs.delivery import Destination, Finish
 from nuclens.jobs.inputs import find_entries
 from nuclens.jobs.journal import DiskJournal
-from nuclens.jobs.marks import LISTED, list_slides, read_mark, stamp_of, write_failure, write_mark
+from nuclens.jobs.marks import FAILED, LISTED, list_slides, read_mark, stamp_of, write_failure, write_mark
 from nuclens.jobs.pictures import Area, Picture
 from nuclens.jobs.results import DONE, JOURNAL, Place, Results, all_formats, prepare
 from nuclens.jobs.segment import TILE_PX, Segmenter, Tool, run
@@ -166,17 +166,24 @@ def segment_files(
         ClusterFault: The scheduler does not answer, or not any more.
         OutputError: `out` cannot be written to.
     """
-    entries, there, formats = find_entries(inputs), Destination(out, options.cache), _known(options.formats)
-    out = there.folder
+    with Destination(out, options.cache) as there:
+        return _segment_all(find_entries(inputs), there, options, report)
+
+
+def _segment_all(
+    entries: Sequence[Entry], there: Destination, options: BatchOptions, report: Callable[[Progress], None]
+) -> list[Outcome]:
+    out, formats = there.folder, _known(options.formats)
     segmenter = _segmenter(options)
     request = _request(segmenter, formats, options)
     prepare(out)
     there.begin()
     list_slides(out, entries)
+    there.send(LISTED)
     tasks = [_task(entry, out, request, options) for entry in entries]
     outcomes = {} if options.overwrite else {k: found for k, task in enumerate(tasks) if (found := _before(task))}
     todo = [k for k in range(len(tasks)) if k not in outcomes]
-    writer = Results(segmenter, out, request, formats, {task.name: task.place for task in tasks})
+    writer = Results(segmenter, out, request, formats, {task.place.name: task.place for task in tasks})
     finish = there.after(writer, lambda picture: writer.place(picture).name)
     results = _results([tasks[k] for k in todo], (segmenter, finish), options, report)
     for k, result in zip(todo, results, strict=True):
@@ -190,11 +197,11 @@ def segment_files(
             outcomes[k] = found
     done = [outcomes[k] for k in range(len(tasks))]
     _write_summary(out / SUMMARY, done, segmenter.model.card)
+    there.learn()
     list_slides(out, entries)  # again: another run may have listed its own meanwhile
     tables = write_cohort(out).files if any(entry.cohort for entry in entries) else ()
-    there.end(SUMMARY, *tables, LOG)
-    if there.is_elsewhere:
-        (out / LISTED).unlink(missing_ok=True)
+    failures = [f"{outcome.name}/{FAILED}" for outcome in done if outcome.error is not None]
+    there.end(SUMMARY, LISTED, *tables, *failures, LOG)
     return done
 
 
@@ -276,7 +283,9 @@ def _area_request(area: Area) -> dict[str, Any]:
         try:
             mask = file_digest(Path(mask))
         except OSError as error:
-            raise InputError(f"--tissue {mask}: {error.strerror}; wanted auto, none, or a PNG or GeoJSON") from error
+            raise InputError(
+                f"--tissue {shown(mask)}: {error.strerror}; wanted auto, none, or a PNG or GeoJSON"
+            ) from error
     return {"tissue": str(mask), "region": area.region, "frame": area.frame}
 
 
@@ -386,7 +395,8 @@ def _opened(segmenter: Segmenter, task: _Task, options: BatchOptions) -> Picture
         return error
     try:
         with clock.stage("plan"):
-            picture = replace(segmenter.picture(task.name, slide, task.mpp, task.area), clock=clock)
+            picture = segmenter.picture(task.name, slide, task.mpp, task.area)
+            picture = replace(picture, clock=clock, folder=task.place.name)
             journal = DiskJournal(task.folder / JOURNAL)
             if options.overwrite and not journal.follows(json.loads(picture.plan.to_json())):
                 journal.discard()

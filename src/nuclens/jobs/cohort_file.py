@@ -226,9 +226,9 @@ def _check_unique(entries: list[tuple[int, Entry]], faults: _Faults) -> None:
     paths: dict[str, int] = {}
     names: dict[str, tuple[int, Entry]] = {}
     for line, entry in entries:
-        place = shown(entry.path)
+        place = str(entry.path)  # with the query of a URL, which may be all that tells two slides apart
         if place in paths:
-            faults.add(line, "path", f"got {place}, which line {paths[place]} has too; wanted each slide once")
+            faults.add(line, "path", f"got {shown(place)}, which line {paths[place]} has too; wanted each slide once")
             continue
         paths[place] = line
         first, other = names.setdefault(entry.name, (line, entry))

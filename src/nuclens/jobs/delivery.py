@@ -10,12 +10,14 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from nuclens.core.copies import cache_folder
+from nuclens.core.copies import Users, cache_folder
+from nuclens.core.files import remove, replacing
 from nuclens.core.json_files import decode_json
 from nuclens.core.remote import put, sending
 from nuclens.core.urls import local_path, shown, url_of
+from nuclens.jobs.marks import FAILED, LISTED
 from nuclens.jobs.pictures import Picture
-from nuclens.jobs.results import DONE
+from nuclens.jobs.results import DONE, JOURNAL
 
 _log = logging.getLogger(__name__)
 _PROBE = ".nuclens"
@@ -31,7 +33,8 @@ class Destination:
 
     What is not finished stays in that folder, so that a second run on this
     machine goes on with it. At the URL a picture's record comes last, as it
-    does in a folder.
+    does in a folder. Of several runs at once what is there of finished pictures
+    is left to the last one, since the others make their tables of it.
 
     Attributes:
         folder: To write to.
@@ -54,6 +57,15 @@ class Destination:
         if here is None:
             here = cache_folder(cache) / f"out-{hashlib.sha256(self._url.encode()).hexdigest()[:16]}"
         self.folder = here
+        self._users: Users | None = None
+
+    def __enter__(self) -> Destination:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Keep no other run waiting, also where this one failed."""
+        if self._users is not None:
+            self._users.leave()
 
     @property
     def is_elsewhere(self) -> bool:
@@ -73,22 +85,34 @@ class Destination:
             return
         with sending(self._url) as (system, place):
             self.folder.mkdir(exist_ok=True)
-            (self.folder / _PROBE).touch()
+            self._users = Users(self.folder / _PROBE)
             put(system, self.folder / _PROBE, f"{place}/{_PROBE}")
-            system.rm_file(f"{place}/{_PROBE}")
-        for mark in sorted(self.folder.glob(f"*/{DONE}")):
-            record = _record(mark.read_bytes())
-            if _is_here(mark.parent, record):
-                self._send(mark.parent, record)
-            else:
-                mark.unlink()  # a copy of what lay at the URL
+            with suppress(FileNotFoundError):  # another run has tried at the same time
+                system.rm_file(f"{place}/{_PROBE}")
+        if self._users.alone():  # what else lies here is another's, which may be sending it
+            for mark in sorted(self.folder.glob(f"*/{DONE}")):
+                if _is_here(mark.parent):
+                    self._send(mark.parent, _record(mark.read_bytes()))
+                else:
+                    mark.unlink()  # a copy of what lay at the URL
+            self._users.share()
+        self.learn()
+
+    def learn(self) -> None:
+        """Bring what is at the URL and not here: the list of slides, records, and why slides failed.
+
+        Raises:
+            OutputError: The place cannot be reached.
+        """
+        if not self._url:
+            return
         with sending(self._url) as (system, place):
             system.invalidate_cache()
+            self._bring(system, place, LISTED)
             for name in self._pictures(system, place):
-                with suppress(FileNotFoundError):
-                    data = system.cat_file(f"{place}/{name}/{DONE}")
-                    (self.folder / name).mkdir(exist_ok=True)
-                    (self.folder / name / DONE).write_bytes(data)
+                for mark in (f"{name}/{DONE}", f"{name}/{FAILED}"):
+                    if (self.folder / mark).exists() or self._bring(system, place, mark):
+                        break  # of what is done it does not matter that it failed before
 
     def after(self, finish: Finish, folder: Callable[[Picture], str] = _stem) -> Finish:
         """What finishes a picture here, followed by sending it.
@@ -108,28 +132,53 @@ class Destination:
 
         return finish_there
 
-    def end(self, *names: str) -> None:
-        """Send files of all pictures together, such as the summary, and remove what is finished here.
+    def send(self, name: str) -> None:
+        """Send a file that others need while the run goes on.
 
-        Logs are continued there, other files replaced.
+        Raises:
+            OutputError: It cannot be sent.
+        """
+        if self._url:
+            with sending(self._url) as (system, place):
+                put(system, self.folder / name, f"{place}/{name}")
+
+    def end(self, *names: str) -> None:
+        """Send files of all pictures together, such as the summary, and why some failed; remove what is finished here.
+
+        Logs are continued there, other files replaced. While another run works here, nothing is removed, and the log
+        is left to it.
 
         Raises:
             OutputError: They cannot be sent.
         """
-        if not self._url:
+        if self._users is None:
             return
+        alone = self._users.alone()
         with sending(self._url) as (system, place):
             for name in names:
                 path = self.folder / name
-                if path.is_file():
-                    if path.suffix == ".log":
-                        with suppress(FileNotFoundError):
-                            path.write_bytes(system.cat_file(f"{place}/{name}") + path.read_bytes())
-                    put(system, path, f"{place}/{name}")
+                if not path.is_file() or (path.suffix == ".log" and not alone):
+                    continue  # all runs write to one log
+                if path.suffix == ".log":
+                    with suppress(FileNotFoundError):
+                        path.write_bytes(system.cat_file(f"{place}/{name}") + path.read_bytes())
+                put(system, path, f"{place}/{name}")
+                if alone:
                     path.unlink()
-        for mark in self.folder.glob(f"*/{DONE}"):
-            if not _is_here(mark.parent, _record(mark.read_bytes())):
-                shutil.rmtree(mark.parent, ignore_errors=True)
+        for folder in [path for path in self.folder.iterdir() if path.is_dir()] if alone else ():
+            if not (folder / JOURNAL).exists() and not _is_here(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _bring(self, system: Any, place: str, name: str) -> bool:
+        """Copy a file from the URL, if it is there."""
+        try:
+            data = system.cat_file(f"{place}/{name}")
+        except FileNotFoundError:
+            return False
+        (self.folder / name).parent.mkdir(exist_ok=True)
+        with replacing(self.folder / name) as path:
+            path.write_bytes(data)
+        return True
 
     def _pictures(self, system: Any, place: str) -> list[str]:
         try:
@@ -146,25 +195,33 @@ class Destination:
         """
         with sending(self._url) as (system, base):
             place = f"{base}/{folder.name}"
-            older: dict[str, Any] = {}
-            with suppress(FileNotFoundError):
-                older = _record(system.cat_file(f"{place}/{DONE}"))
-                system.rm_file(f"{place}/{DONE}")
+            older = _record(_taken(system, f"{place}/{DONE}"))
             for name in record["files"]:
                 put(system, folder / name, f"{place}/{name}")
             for name in set(older.get("files", [])) - set(record["files"]):
                 with suppress(FileNotFoundError):
                     system.rm(f"{place}/{PurePosixPath(name).name}", recursive=True)
             put(system, folder / DONE, f"{place}/{DONE}")
+            _taken(system, f"{place}/{FAILED}")
         for name in record["files"]:
-            # The record stays until the end, for the table of all.
-            shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+            remove(folder / name)  # the record stays until the end, for the table of all
         _log.info("%s: sent", shown(f"{self._url}/{folder.name}"))
 
 
-def _is_here(folder: Path, record: dict[str, Any]) -> bool:
-    """Whether the files of a record lie beside it, and not only at the URL."""
+def _is_here(folder: Path) -> bool:
+    """Whether a picture's record is here with its files beside it, and not only a copy of it."""
+    mark = folder / DONE
+    record = _record(mark.read_bytes()) if mark.is_file() else {}
     return bool(record) and all((folder / name).exists() for name in record["files"])
+
+
+def _taken(system: Any, place: str) -> bytes:
+    """What is in a file of a store, which is removed there; nothing where there is none."""
+    with suppress(FileNotFoundError):
+        data = bytes(system.cat_file(place))
+        system.rm_file(place)
+        return data
+    return b""
 
 
 def _record(data: bytes) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from nuclens.core.errors import DataError, InputError, UnreadableImageError
 from nuclens.core.remote import listed
 from nuclens.core.slides import companions, picture_suffixes
-from nuclens.core.urls import local_path, shown, url_of
+from nuclens.core.urls import local_path, path_here, shown, url_of
 from nuclens.jobs.cohort_file import SUFFIXES, Entry, read_cohort, stem_of
 
 
@@ -18,12 +18,12 @@ def find_entries(inputs: Sequence[str | Path]) -> list[Entry]:
     """What a call is asked to segment: inputs as `find_inputs` takes them, and the slides of CSV files.
 
     Raises:
-        InputError: There is nothing, two inputs would share an output folder, or a CSV has faults.
+        InputError: There is nothing, two inputs would share an output folder, or a CSV has faults or is elsewhere.
     """
     found: dict[str, Entry] = {}
     for pattern in inputs:
-        if Path(pattern).suffix.lower() in SUFFIXES:
-            entries = read_cohort(Path(pattern))
+        if Path(shown(pattern)).suffix.lower() in SUFFIXES:
+            entries = read_cohort(path_here(pattern, "the table"))
         else:
             entries = [Entry(path, stem_of(path)) for path in _matches(pattern)]
         for entry in entries:
@@ -67,11 +67,11 @@ def _matches(pattern: str | Path) -> Sequence[str | Path]:
         else:
             return [path]
     except OSError as error:
-        raise InputError(f"{pattern}: cannot be looked into ({error.strerror}); wanted pictures") from error
+        raise InputError(f"{shown(pattern)}: cannot be looked into ({error.strerror}); wanted pictures") from error
     suffixes = picture_suffixes()
     found = sorted(part for part in parts if part.suffix.lower() in suffixes and part.is_file())
     if not found:
-        raise InputError(f"{pattern}: no picture there; wanted files ending in {' '.join(suffixes)}")
+        raise InputError(f"{shown(pattern)}: no picture there; wanted files ending in {' '.join(suffixes)}")
     return _slides(found)
 
 

@@ -107,6 +107,7 @@ class Picture:
         unreadable: Why tiles were left out, by index.
         failures: What ended it.
         elected: What its tiles say of its tissue, once that is counted.
+        folder: Name of the folder of its results; empty for the stem of its own, which URLs without query may share.
     """
 
     name: str
@@ -122,12 +123,33 @@ class Picture:
     unreadable: dict[int, str] = field(default_factory=dict)
     failures: list[NuclensError] = field(default_factory=list)
     elected: dict[str, str] = field(default_factory=dict)
+    folder: str = ""
 
     @property
     def mm2(self) -> float:
         """Area that is searched, 0 where mpp is unknown."""
-        box = self.plan.region or (0, 0, *self.slide.shape)
-        pixels = (box[2] - box[0]) * (box[3] - box[1]) if self.tissue is None else self.tissue.area_px(box)
+        return self._mm2((0, 0, *self.slide.shape))
+
+    @property
+    def seen_mm2(self) -> float:
+        """The part of it in the cores of tiles that could be read: the nuclei of the others are not among the result's.
+
+        Cores are taken as they lie on level 0, between its pixels too, so that those of all tiles add up.
+        """
+        if not self.unreadable:
+            return self.mm2
+        read = (tile.core for tile in self.tiles if tile.index not in self.unreadable)
+        return math.fsum(self._mm2(tuple(place / self.plan.scale for place in core)) for core in read)
+
+    def _mm2(self, box: tuple[float, ...]) -> float:
+        """Area of a box that is in the region and on tissue."""
+        region = self.plan.region or (0, 0, *self.slide.shape)
+        top, left = (max(pair) for pair in zip(box[:2], region[:2], strict=True))
+        bottom, right = (min(pair) for pair in zip(box[2:], region[2:], strict=True))
+        if top >= bottom or left >= right:
+            return 0.0
+        area = (bottom - top) * (right - left)
+        pixels = area if self.tissue is None else self.tissue.area_px((top, left, bottom, right))
         return pixels * ((self.plan.mpp or 0) / 1000) ** 2
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,7 @@ USUAL_SLIDE = ("csv", "geojson", "geoparquet", SUMMARY)
 DONE = "run.json"
 JOURNAL = "journal"
 HALF_WRITTEN = ".????????-*"  # what a killed process leaves of `replacing` and `replacing_folder`
+_YOUNG_S = 60.0  # what is not older than this may be of a process that is just writing it
 USUAL_AREA_UM2 = 20.0  # pooled medians of annotated nuclei: MoNuSeg 19 and 25, TNBC 21, CoNSeP 13
 PLAUSIBLE_AREA_UM2 = (12.0, 250.0)
 
@@ -71,7 +73,7 @@ class Results:
         out: Where the folders are.
         request: What they were made with; the record repeats it.
         formats: Names of formats, "heatmap", "overlay" and "summary"; none means the usual ones.
-        places: By name of picture; of others the folder is called like the file.
+        places: By name of their folder; of other pictures it is called like the file.
     """
 
     segmenter: Segmenter
@@ -108,7 +110,7 @@ class Results:
 
     def place(self, picture: Picture) -> Place:
         """Where the results of a picture go."""
-        return self.places.get(picture.name) or Place(Path(picture.name).stem, self.request)
+        return self.places.get(picture.folder) or Place(Path(picture.name).stem, self.request)
 
     def _files(self, staged: Path, picture: Picture, census: Census) -> tuple[list[str], list[str]]:
         """Names of the files that were written, and why others were not."""
@@ -152,7 +154,7 @@ class Results:
         return concatenate(list(self.segmenter.result(picture)))
 
     def _record(self, picture: Picture, census: Census) -> dict[str, Any]:
-        counted = census.result(picture.mm2 if picture.plan.mpp else None)
+        counted = census.result(picture.seen_mm2 if picture.plan.mpp else None)
         place = self.place(picture)
         median, nuclei = counted["measurements"].get(AREA, {}).get("median"), counted["nuclei"]
         return {
@@ -169,7 +171,7 @@ class Results:
             "height": picture.frame.height,
             "width": picture.frame.width,
             "mpp": picture.plan.mpp,
-            "mm2": round(picture.mm2, 6),
+            "mm2": round(picture.seen_mm2, 6),
             "nuclei": nuclei,
             **self.segmenter.tissue(picture),
             "by_type": {name: counted["types"][name]["nuclei"] for name in self.segmenter.model.card.schema.names},
@@ -195,7 +197,11 @@ def all_formats() -> tuple[str, ...]:
 
 
 def prepare(folder: Path, *stale: str) -> None:
-    """Make a folder, if there is none, remove what in it matches a stale pattern, and check that it takes files.
+    """Make a folder, if there is none, remove what in it has long been stale, and check that it takes files.
+
+    Args:
+        folder: The folder.
+        stale: Patterns of what killed processes leave; what is a minute old may be of one that lives.
 
     Raises:
         OutputError: It cannot be written to.
@@ -203,7 +209,9 @@ def prepare(folder: Path, *stale: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in [path for pattern in stale for path in folder.glob(pattern)]:
-            remove(path)
+            with suppress(FileNotFoundError):  # another process has removed it, or put it in its place
+                if time.time() - path.lstat().st_mtime > _YOUNG_S:
+                    remove(path)
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:

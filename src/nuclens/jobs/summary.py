@@ -43,7 +43,7 @@ def write_summary(folder: Path, picture: Picture, census: Census, card: Card) ->
     Raises:
         OutputError: One cannot be written.
     """
-    counted = census.result(picture.mm2 if picture.plan.mpp else None)
+    counted = census.result(picture.seen_mm2 if picture.plan.mpp else None)
     summary = Summary(
         name=Path(picture.name).name,
         census=counted,
