@@ -451,8 +451,8 @@ def _found(client: Any, scheduler: str, tool: Tool) -> dict[str, Terms | str]:
     if lacking:
         # What is set up on workers goes to all of them, and would fail on these.
         raise ClusterFault(
-            f"--scheduler {scheduler}: there is no nuclens where {', '.join(lacking)} was started; install it there, or "
-            f"end that worker"
+            f"--scheduler {scheduler}: there is no nuclens where {', '.join(lacking)} was started; install it "
+            f"there, or end that worker"
         )
     return {address: one if isinstance(one, Terms | str) else repr(one) for address, one in told.items()}
 
