@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -112,8 +114,9 @@ def segment(
         where: What to search.
         how: What segments.
     """
-    from nuclens.jobs.batch import LOG, BatchOptions, segment_files
+    from nuclens.jobs.batch import BatchOptions, segment_files
     from nuclens.jobs.delivery import Destination
+    from nuclens.jobs.names import LOG
     from nuclens.jobs.pictures import Area
 
     options = BatchOptions(
@@ -138,8 +141,8 @@ def segment(
 
 def _tell(outcomes: list[Outcome], inputs: list[str], out: Path) -> int:
     """Print what became of the inputs; the exit code."""
-    from nuclens.jobs.cohort import PAGE
     from nuclens.jobs.cohort_file import SUFFIXES
+    from nuclens.jobs.names import PAGE
 
     done = [outcome.record for outcome in outcomes if outcome.error is None]
     for record in done:
@@ -160,11 +163,23 @@ def _tell(outcomes: list[Outcome], inputs: list[str], out: Path) -> int:
     return PartialFailure.exit_code if lacking or len(codes) > 1 else codes.pop()
 
 
+class _Log(logging.FileHandler):
+    """A file without which the run goes on, and says so once."""
+
+    def _open(self) -> TextIOWrapper:
+        try:
+            return super()._open()
+        except OSError as error:
+            err.print(f"{self.baseFilename}: no log is kept ({error.strerror})", style="yellow", markup=False)
+            return Path(os.devnull).open("w", encoding="utf-8")
+
+
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
     """What happens meanwhile, in a file beside the results."""
     logger = logging.getLogger("nuclens")
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)  # the job makes the folder
+    # The job makes the folder.
+    handler = _Log(path, encoding="utf-8", delay=True, errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     before = logger.level
     logger.setLevel(min(logging.INFO, logger.getEffectiveLevel()))
