@@ -121,6 +121,16 @@ def test_a_slide_that_waits_for_its_turn(out: Path) -> None:
     assert [slide.state for slide in found.slides] == ["done", "stopped", "stopped", "stopped"]
 
 
+def test_tiles_of_which_nobody_knows_how_many_take_no_time_away(out: Path) -> None:
+    (out / "b" / JOURNAL / TILES).unlink()
+    found = status_of(out, BEGAN + 155)
+    own = by_name(found)["b"]
+    assert (own.state, own.tiles_done, own.tiles, own.seconds_left) == ("running", 6, None, None)
+    assert found.seconds_left == pytest.approx(150 / 6 * 2 * 12)
+    (out / "b" / JOURNAL / TILES).write_text('{"tiles": 2}')
+    assert status_of(out, BEGAN + 155).seconds_left == pytest.approx(150 / 6 * 2 * 7)
+
+
 def test_slow_tiles_are_waited_for(out: Path) -> None:
     for k, path in enumerate(sorted((out / "b" / JOURNAL / BLOCKS).glob("*.arrow"))):
         os.utime(path, (BEGAN + 1000 * k,) * 2)

@@ -193,7 +193,7 @@ def _row(slide: Slide, columns: Sequence[str], types: Sequence[str]) -> dict[str
     row |= {
         "mpp": record.get("mpp"),
         "tissue": record.get("tissue"),
-        "unreadable_tiles": len(record.get("unreadable", [])),
+        "unreadable_tiles": len(record["unreadable"]) if record else None,
     }
     row["message"] = slide.reason or "; ".join(record["warnings"])
     # Columns of the cohort's file come after the status, under their own names unless ours have them.
