@@ -573,7 +573,7 @@ def test_names_that_file_systems_and_texts_do_not_take(
     outcomes = segment_files([images], tmp_path / "out", options)
     [(name, text)] = failed(outcomes).items()
     assert name == "M\\udcfcller.png"
-    assert text == f"{images / name}: the name of this file is no UTF-8; rename it"
+    assert text == f"{images / name}: its name or that of a folder is no UTF-8; rename it"
     assert (tmp_path / "out" / ("x" * 200) / "instances.csv").is_file()
     assert [row["status"] for row in table(tmp_path / "out")].count("done") == 4
     assert {slide.state for slide in status_of(tmp_path / "out").slides} == {"done", "failed"}

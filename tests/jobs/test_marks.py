@@ -64,6 +64,14 @@ def test_a_row_that_is_none_of_ours_is_no_slide(tmp_path: Path, change: dict[str
     assert [one.name for one in listed(tmp_path)] == ["b"]
 
 
+def test_what_is_listed_is_read_again(tmp_path: Path) -> None:
+    odd = Entry("a.svs", "a", tissue="masks/M\udcfcller.png", cohort="M\udcfcller/c.csv")
+    list_slides(tmp_path, [odd, Entry("https://me:secret@host/b.svs?key=1", "b", mpp=0.25, facts={"x": "é"})])
+    first, second = listed(tmp_path)
+    assert (first.tissue, first.cohort) == ("masks/M\\udcfcller.png", "M\\udcfcller/c.csv")
+    assert (second.path, second.mpp, second.facts) == ("https://host/b.svs", 0.25, {"x": "é"})
+
+
 def test_marks_of_others_count_as_absent(tmp_path: Path) -> None:
     path = tmp_path / "failed.json"
     for text in ("", "[]", "7", '{"message": 5}', '{"message": "why"}', "[" * 100_000, '{"a": NaN'):

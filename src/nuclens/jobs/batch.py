@@ -293,7 +293,7 @@ def _task(entry: Entry, out: Path, request: dict[str, Any], options: BatchOption
         except InputError as reason:
             error = reason  # of this row alone
     if (name := shown(entry.path)) != written(name):
-        error = InputError(f"{written(name)}: the name of this file is no UTF-8; rename it")
+        error = InputError(f"{written(name)}: its name or that of a folder is no UTF-8; rename it")
     # Taken before the file is read: one that changes later has another stamp than the content that was seen.
     place = Place(entry.name, own, stamp_of(Path(entry.path)))
     return _Task(entry.path, place, out / entry.name, mpp, area, error)

@@ -15,7 +15,7 @@ from pathlib import Path
 from nuclens.core.errors import InputError
 from nuclens.core.plan import MPP_RANGE
 from nuclens.core.urls import shown, url_of
-from nuclens.jobs.names import NAME_BYTES, folder_name, is_ours
+from nuclens.jobs.names import NAME_BYTES, folder_name, is_ours, written
 from nuclens.jobs.pictures import REGION
 
 SUFFIXES = (".csv", ".tsv")
@@ -216,7 +216,7 @@ def _entry(row: dict[str, str], line: int, file: Path, faults: _Faults, *, decim
         tissue=tissue if tissue in ("", "auto", "none") else str(_placed(tissue, file)),
         region=region,
         facts={column: cell for column, cell in row.items() if column and column not in _OURS},
-        cohort=str(file.resolve()),
+        cohort=written(file.resolve()),
     )
 
 

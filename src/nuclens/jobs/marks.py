@@ -101,9 +101,15 @@ def _as_known(entry: Entry, known: Entry) -> Entry:
 
 
 def _write_list(out: Path, entries: Iterable[Entry]) -> None:
-    rows = [asdict(entry) | {"path": written(shown(entry.path)), "facts": dict(entry.facts)} for entry in entries]
+    rows = [asdict(entry) | _told(entry) for entry in entries]
     if read_mark(out / LISTED) != (content := {"slides": rows}):
         write_mark(out / LISTED, content)
+
+
+def _told(entry: Entry) -> dict[str, Any]:
+    """Of an entry what is written otherwise: without secrets, and as text that can be read again."""
+    texts = {"path": shown(entry.path), "tissue": entry.tissue, "cohort": entry.cohort}
+    return {name: written(text) for name, text in texts.items()} | {"facts": dict(entry.facts)}
 
 
 def write_failure(folder: Path, path: str | Path, error: NuclensError) -> None:
