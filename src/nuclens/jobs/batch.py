@@ -149,8 +149,8 @@ def segment_files(
     Inputs and `out` may be URLs. A picture is done when its `run.json` is
     there, which is written last; done pictures are skipped. One that was begun
     goes on with the tiles it lacks, and its files are the same as if nothing
-    had happened. Of one that failed, `failed.json` says why, until a later run
-    does it.
+    had happened. Of one that failed or was refused, `failed.json` says why,
+    until a later run does it or finds its result to be the wanted one.
 
     Args:
         inputs: Files, folders, globs, or CSV files as `read_cohort` takes them, of which a table is written at the end.
@@ -159,7 +159,7 @@ def segment_files(
         report: Called as tiles are done.
 
     Raises:
-        InputError: An input or a setting makes no sense; nothing was done then.
+        InputError: An input or a setting makes no sense, or a table would replace an input; nothing was done then.
         CheckpointError: The model is incomplete; nothing was done then.
         ClusterFault: The scheduler does not answer, or not any more.
         OutputError: `out` cannot be written to.
