@@ -31,14 +31,18 @@ from nuclens.core.errors import (
     UnreadableImageError,
 )
 from nuclens.core.files import replacing
+from nuclens.core.plan import Plan
 from nuclens.core.slides import file_digest
 from nuclens.core.types import Progress, read_instances
 from nuclens.jobs import batch, results
 from nuclens.jobs.batch import BatchOptions, Outcome, segment_files
+from nuclens.jobs.cohort import write_cohort
 from nuclens.jobs.inputs import find_entries, find_inputs
+from nuclens.jobs.journal import DiskJournal
 from nuclens.jobs.marks import list_slides, read_mark, write_mark
 from nuclens.jobs.results import HALF_WRITTEN, prepare
-from nuclens.jobs.segment import run
+from nuclens.jobs.segment import Segmenter, run
+from nuclens.jobs.status import status_of
 from nuclens.testing.slides import write_dicom
 
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
@@ -133,6 +137,22 @@ def test_two_inputs_of_one_stem_are_refused_before_any_work(
     assert str(images / "a.png") in str(caught.value)
     assert str(twin) in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", ["https://host/..", "s3://bucket/a/..", "absent/..", "slides.json.png"])
+def test_a_name_that_leads_elsewhere_is_refused(path: str) -> None:
+    with pytest.raises(InputError, match="no folder of results can be called"):
+        find_entries([path])
+
+
+def test_an_input_is_not_replaced_by_the_table(images: Path, tmp_path: Path, options: BatchOptions) -> None:
+    for name in ("cohort.csv", "summary.csv"):
+        (images / name).write_text("path\na.png\n")
+        with pytest.raises(InputError, match=f"{name}: would be replaced by the table of the results; give another"):
+            segment_files([images / ".." / "images" / name], images, options)
+        assert (images / name).read_text() == "path\na.png\n"
+    assert [path for path in images.iterdir() if path.is_dir()] == []
+    assert failed(segment_files([images / "cohort.csv"], tmp_path / "out", options)) == {}
 
 
 def test_one_file_given_twice_is_done_once(images: Path, tmp_path: Path, options: BatchOptions) -> None:
@@ -346,6 +366,114 @@ def test_a_broken_record_counts_as_not_done(images: Path, tmp_path: Path, option
     assert outcome.record["nuclei"] == 1
 
 
+# --- what is told of a result that is not the one wanted ---
+
+
+def told(out: Path, name: str = "a") -> str:
+    [found] = [slide for slide in status_of(out).slides if slide.name == name]
+    reason = {slide.entry.name: slide.reason for slide in write_cohort(out).slides}[name]
+    with (out / "cohort.csv").open(encoding="utf-8", newline="") as file:
+        row = {row["name"]: row for row in csv.DictReader(file)}[name]
+    assert (found.reason, row["message"]) == (reason, reason)
+    assert (found.state, bool(row["nuclei"])) == (row["status"], row["status"] == "done")
+    return reason
+
+
+def test_what_was_refused_is_told_until_the_result_is_the_wanted_one(
+    images: Path, tmp_path: Path, options: BatchOptions
+) -> None:
+    out = tmp_path / "out"
+    segment_files([images], out, options)
+    assert told(out) == ""
+    [again] = segment_files([images / "a.png"], out, varied(options, mpp=0.3))
+    assert told(out) == str(again.error)
+    assert (told(out, "b"), again.record) == ("", {})
+    [again] = segment_files([images / "a.png"], out, options)
+    assert again.skipped
+    assert told(out) == ""
+
+
+def test_a_slide_that_is_gone_or_another_is_told(
+    images: Path, tmp_path: Path, options: BatchOptions, paint: Paint
+) -> None:
+    out, sound = tmp_path / "out", (images / "a.png").read_bytes()
+    segment_files([images], out, options)
+    (images / "a.png").unlink()
+    [gone] = segment_files([images / "a.png"], out, options)
+    assert told(out) == str(gone.error) == f"{images / 'a.png'}: no such file; wanted a picture"
+    save(images / "a.png", paint(90, 100, DISCS))
+    segment_files([images / "a.png"], out, options)
+    assert "was made with another image" in told(out)
+    (images / "a.png").write_bytes(sound)
+    segment_files([images / "a.png"], out, options)
+    assert told(out) == ""
+
+
+def test_what_could_not_be_done_again_is_told(images: Path, tmp_path: Path, options: BatchOptions) -> None:
+    out, sound = tmp_path / "out", (images / "a.png").read_bytes()
+    segment_files([images], out, options)
+    (images / "a.png").write_bytes(sound[:200])
+    [again] = segment_files([images / "a.png"], out, varied(options, overwrite=True))
+    assert told(out) == str(again.error)
+    (images / "a.png").write_bytes(sound)
+    segment_files([images / "a.png"], out, varied(options, overwrite=True))
+    assert told(out) == ""
+
+
+def test_a_copy_in_another_place_is_the_listed_one(images: Path, tmp_path: Path, options: BatchOptions) -> None:
+    out = tmp_path / "out"
+    segment_files([images / "a.png"], out, options)
+    images.rename(tmp_path / "moved")
+    [again] = segment_files([tmp_path / "moved" / "a.png"], out, options)
+    assert again.skipped
+    assert read_mark(out / "a" / "run.json")["input"] == str(tmp_path / "moved" / "a.png")
+    assert told(out) == ""
+
+
+def test_a_record_that_cannot_be_brought_up_to_date_is_good(
+    images: Path, tmp_path: Path, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(path: Path, content: dict[str, Any]) -> NoReturn:
+        raise OutputError(f"{path}: this place is read-only; write elsewhere")
+
+    segment_files([images], tmp_path / "out", options)
+    os.utime(images / "a.png", (5e8, 5e8))
+    monkeypatch.setattr(batch, "write_mark", refusing)
+    assert [outcome.skipped for outcome in segment_files([images], tmp_path / "out", options)] == [True] * 3
+
+
+def test_a_journal_that_is_younger_than_the_record_is_anothers(
+    tmp_path: Path, options: BatchOptions, paint: Paint
+) -> None:
+    path, out = save(tmp_path / "t.png", paint(200, 300, DISCS)), tmp_path / "out"
+    [outcome] = segment_files([path], out, options)
+    journal, ended = DiskJournal(out / "t" / "journal"), (out / "t" / "run.json").stat().st_mtime
+    journal.begin(Plan(**outcome.record["plan"]), 6)
+    for file in (journal.folder / "plan.json", journal.folder / "tiles.json"):
+        os.utime(file, (ended + 5,) * 2)
+    os.utime(path, (5e8, 5e8))  # so that the record is written again
+    assert segment_files([path], out, options)[0].skipped
+    assert journal.folder.exists()
+    assert [slide.state for slide in status_of(out).slides] != ["done"]
+    for file in journal.folder.iterdir():
+        os.utime(file, (ended - 5,) * 2)
+    assert segment_files([path], out, options)[0].skipped
+    assert not journal.folder.exists()
+    assert [slide.state for slide in status_of(out).slides] == ["done"]
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../b", "/"])
+def test_a_hostile_record_removes_nothing_elsewhere(
+    images: Path, tmp_path: Path, options: BatchOptions, name: str
+) -> None:
+    segment_files([images], tmp_path / "out", options)
+    record = read_mark(tmp_path / "out" / "a" / "run.json")
+    write_mark(tmp_path / "out" / "a" / "run.json", record | {"files": [name]})
+    segment_files([images / "a.png"], tmp_path / "out", varied(options, overwrite=True))
+    assert (tmp_path / "out" / "b" / "instances.csv").is_file()
+    assert (tmp_path / "out" / "a" / "instances.csv").is_file()
+
+
 # --- what is read again ---
 
 
@@ -403,6 +531,25 @@ def test_other_pixels_of_the_same_size_are_noticed(images: Path, tmp_path: Path,
     assert "was made with another image;" in str(again.error)
 
 
+def test_a_file_that_is_replaced_while_it_is_opened_is_not_taken_for_the_other(
+    images: Path, tmp_path: Path, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pixels would be those of before, under the digest of now, and so for ever."""
+    real = Segmenter.picture
+
+    def picture(self: Segmenter, *arguments: Any) -> Any:
+        planned = real(self, *arguments)
+        os.replace(images / "c.png", images / "a.png")
+        return planned
+
+    monkeypatch.setattr(Segmenter, "picture", picture)
+    [outcome] = segment_files([images / "a.png"], tmp_path / "out", options)
+    assert str(outcome.error) == f"{images / 'a.png'}: changed while it was opened; run the same command again"
+    monkeypatch.undo()
+    [outcome] = segment_files([images / "a.png"], tmp_path / "out", options)
+    assert outcome.record["nuclei"] == 3
+
+
 def test_a_record_from_before_stamps_is_still_good(
     images: Path, tmp_path: Path, options: BatchOptions, reads: list[str]
 ) -> None:
@@ -434,6 +581,24 @@ def test_a_broken_input_fails_alone(images: Path, tmp_path: Path, options: Batch
 def test_an_input_without_mpp_fails_alone(images: Path, tmp_path: Path, options: BatchOptions) -> None:
     outcomes = segment_files([images], tmp_path / "out", varied(options, mpp=None))
     assert [type(outcome.error) for outcome in outcomes] == [ResolutionError] * 3
+
+
+def test_names_that_file_systems_and_texts_do_not_take(
+    images: Path, tmp_path: Path, options: BatchOptions, paint: Paint
+) -> None:
+    long = save(images / f"{'x' * 230}.png", paint(90, 100, DISCS))
+    odd = images / "M\udcfcller.png"
+    try:
+        odd.write_bytes(long.read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    outcomes = segment_files([images], tmp_path / "out", options)
+    [(name, text)] = failed(outcomes).items()
+    assert name == "M\\udcfcller.png"
+    assert text == f"{images / name}: its name or that of a folder is no UTF-8; rename it"
+    assert (tmp_path / "out" / ("x" * 200) / "instances.csv").is_file()
+    assert [row["status"] for row in table(tmp_path / "out")].count("done") == 4
+    assert {slide.state for slide in status_of(tmp_path / "out").slides} == {"done", "failed"}
 
 
 def test_a_file_in_place_of_the_output_folder(images: Path, tmp_path: Path, options: BatchOptions) -> None:
@@ -501,7 +666,9 @@ def test_a_picture_whose_rewrite_failed_keeps_its_old_result(
     full_disk[0] = 1
     [outcome] = segment_files([images / "a.png"], tmp_path / "out", varied(options, overwrite=True))
     assert isinstance(outcome.error, OutputError)
-    assert {path: path.read_bytes() for path in (tmp_path / "out" / "a").iterdir()} == kept
+    reason = tmp_path / "out" / "a" / "failed.json"
+    assert read_mark(reason)["message"] == str(outcome.error)
+    assert {path: path.read_bytes() for path in (tmp_path / "out" / "a").iterdir() if path != reason} == kept
 
 
 def test_a_summary_that_cannot_be_written(images: Path, tmp_path: Path, options: BatchOptions) -> None:

@@ -82,9 +82,9 @@ def test_nine_results_three_reasons_and_a_second_run_does_what_is_missing(
     # What is done is not even read again.
     opened: list[str] = []
 
-    def watched(path: str | Path, cache: Path | None) -> Slide:
+    def watched(path: str | Path, cache: Path | None, reader: str) -> Slide:
         opened.append(str(path))
-        return open_image(path, cache)
+        return open_image(path, cache, reader=reader)
 
     monkeypatch.setattr(batch, "open_image", watched)
     monkeypatch.delattr(batch, "file_digest")
@@ -210,6 +210,31 @@ def test_a_csv_and_files_may_not_share_a_folder(tmp_path: Path, paint: Paint) ->
     assert [entry.name for entry in find_entries([tmp_path / "cohort.csv", tmp_path / "cohort.csv"])] == ["a"]
 
 
+def test_the_csv_says_more_of_a_slide_than_its_folder(
+    tmp_path: Path, options: BatchOptions, paint: Paint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("s0", "s1"):
+        save(tmp_path / "scans" / f"{name}.png", paint(200, 200, [(40, 40, 8)]))
+    monkeypatch.chdir(tmp_path)
+    Path("c.csv").write_text("path,mpp,group\nscans/../scans/s0.png,0.25,x\n")
+    both: tuple[list[str | Path], ...] = (["scans", "c.csv"], ["c.csv", "scans"], [tmp_path / "scans", "c.csv"])
+    for inputs in both:
+        found = {entry.name: (entry.mpp, dict(entry.facts)) for entry in find_entries(inputs)}
+        assert found == {"s0": (0.25, {"group": "x"}), "s1": (None, {})}
+    segment_files(["scans", "c.csv"], "out", replace(options, mpp=0.25))
+    segment_files([tmp_path / "scans" / "s0.png"], "out", replace(options, mpp=0.25))
+    write_cohort(tmp_path / "out")
+    assert [(row["name"], row["group"]) for row in rows(tmp_path / "out" / "cohort.csv")] == [("s0", "x"), ("s1", "")]
+
+
+def test_two_csvs_may_not_differ_about_a_slide(tmp_path: Path) -> None:
+    for name, group in (("c", "x"), ("d", "x"), ("e", "y")):
+        (tmp_path / f"{name}.csv").write_text(f"path,group\na.png,{group}\n")
+    assert len(find_entries([tmp_path / "c.csv", tmp_path / "d.csv"])) == 1
+    with pytest.raises(InputError, match=r"e\.csv: says something else of .*a\.png than .*c\.csv; take it out of one"):
+        find_entries([tmp_path / "c.csv", tmp_path / "e.csv"])
+
+
 def test_the_table_of_a_folder_without_csv(tmp_path: Path, options: BatchOptions, paint: Paint) -> None:
     out = tmp_path / "out"
     for name in ("a", "b"):
@@ -238,6 +263,69 @@ def test_results_of_another_model_are_left_out_and_named(cohort: Path, tmp_path:
     assert slides["s01"].startswith("made by an older nuclens")
     table = {row["name"]: row for row in rows(out / "cohort.csv")}
     assert (table["s00"]["status"], table["s00"]["nuclei"]) == ("left out", "")
+
+
+def test_a_record_that_is_none_of_ours_is_named(cohort: Path, tmp_path: Path, options: BatchOptions) -> None:
+    out = tmp_path / "out"
+    segment_files([cohort], out, options)
+    for name, text in (("s00", "{"), ("s01", '{"nuclei": 5, "counts": []}'), ("s02", '{"plan": {"image": 1}}')):
+        (out / name / "run.json").write_text(text)
+    slides = {slide.entry.name: slide for slide in write_cohort(out).slides}
+    for name in ("s00", "s01", "s02"):
+        assert slides[name].reason.startswith("its run.json is damaged or another program's")
+        assert slides[name].state == "left out"
+    again = segment_files([cohort], out, options)
+    assert [outcome.name for outcome in again if outcome.error is None and not outcome.skipped] == ["s00", "s01", "s02"]
+
+
+def test_a_type_that_a_slide_has_none_of_is_zero(cohort: Path, tmp_path: Path, options: BatchOptions) -> None:
+    out = tmp_path / "out"
+    segment_files([cohort], out, options)
+    record = read_mark(out / "s00" / "run.json")
+    record["counts"]["types"]["no type"] = record["counts"]["types"]["small"]
+    write_mark(out / "s00" / "run.json", record)
+    write_cohort(out)
+    table = {row["name"]: row for row in rows(out / "cohort.csv")}
+    columns = [f"{what}: no type" for what in ("nuclei", "fraction", "per_mm2")]
+    assert [table["s01"][column] for column in columns] == ["0", "0.0", "0.0"]
+    assert [table["s03"][column] for column in columns] == ["", "", ""]
+
+
+def test_columns_of_the_csv_keep_names_of_their_own(tmp_path: Path, options: BatchOptions) -> None:
+    (tmp_path / "cohort.csv").write_text("path,nuclei,given nuclei,status\nabsent.png,7,8,9\n")
+    segment_files([tmp_path / "cohort.csv"], tmp_path / "out", options)
+    [row] = rows(tmp_path / "out" / "cohort.csv")
+    assert (row["given given nuclei"], row["given nuclei"], row["given status"]) == ("7", "8", "9")
+
+
+def test_what_nobody_knows_is_no_patient_and_no_group(tmp_path: Path, options: BatchOptions, paint: Paint) -> None:
+    lines = ["path,patient,group"]
+    for k, told in enumerate(("NA", "NaN", "n/a", "#N/A")):
+        save(tmp_path / f"{k}.png", paint(200, 200, [(40, 40, 8)]))
+        lines.append(f"{k}.png,{told},{told}")
+    (tmp_path / "cohort.csv").write_text("\n".join(lines))
+    segment_files([tmp_path / "cohort.csv"], tmp_path / "out", replace(options, mpp=0.25))
+    assert [row["patient"] for row in rows(tmp_path / "out" / "cohort.csv")] == ["NA", "NaN", "n/a", "#N/A"]
+    groups = rows(tmp_path / "out" / "cohort_groups.csv")
+    assert {(row["group"], row["units"]) for row in groups if row["quantity"] == "per_mm2"} == {("(none)", "4")}
+
+
+def test_slides_that_were_not_made_alike_are_noted(tmp_path: Path, options: BatchOptions, paint: Paint) -> None:
+    save(tmp_path / "a.png", paint(200, 200, [(30, 30, 8), (150, 150, 8)]))
+    save(tmp_path / "b.png", paint(200, 200, [(30, 30, 8), (150, 150, 8)], 2.0))
+    (tmp_path / "cohort.csv").write_text('path,mpp,region\na.png,0.25,"0,0,100,100"\nb.png,0.25,\n')
+    segment_files([tmp_path / "cohort.csv"], tmp_path / "out", options)
+    page = (tmp_path / "out" / "cohort.html").read_text(encoding="utf-8")
+    assert "not all made alike; they differ in region" in page
+    (tmp_path / "cohort.csv").write_text("path,mpp\na.png,0.25\nb.png,0.5\n")
+    segment_files([tmp_path / "cohort.csv"], tmp_path / "out", replace(options, overwrite=True))
+    assert "they differ in mpp" in (tmp_path / "out" / "cohort.html").read_text(encoding="utf-8")
+
+
+def test_a_return_alone_does_not_break_a_row(tmp_path: Path, options: BatchOptions) -> None:
+    (tmp_path / "cohort.csv").write_bytes(b'path,note\na.png,"one\rtwo"\nb.png,"one\r\ntwo"\n')
+    segment_files([tmp_path / "cohort.csv"], tmp_path / "out", options)
+    assert [row["note"] for row in rows(tmp_path / "out" / "cohort.csv")] == ["one\ntwo", "one\ntwo"]
 
 
 def test_a_cohort_of_which_nothing_is_done(tmp_path: Path, options: BatchOptions) -> None:

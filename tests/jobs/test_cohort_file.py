@@ -66,8 +66,11 @@ def test_an_absolute_path_and_a_url_stay_as_they_are(file: Path) -> None:
         " path , mpp , group \n a.svs , 0.25 , x \n",
         "path,mpp,group\ra.svs,0.25,x\r",
         '"path";"mpp";"group"\n"a.svs";"0,25";"x"',
+        '"Path";"MPP";"group"\n"a.svs";"0,25";"x"',
+        "path;mpp;group;;\na.svs;0,25;x;;\n",
+        "path,mpp,,group\na.svs,0.25,,x,,,\n",
     ],
-    ids=["excel", "tabs", "sep", "quoted", "blanks", "mac", "all-quoted"],
+    ids=["excel", "tabs", "sep", "quoted", "blanks", "mac", "all-quoted", "capital", "spare", "spare inside"],
 )
 def test_as_spreadsheets_write_it(file: Path, text: str) -> None:
     [entry] = read(file, text)
@@ -79,6 +82,16 @@ def test_quoted_fields_hold_anything(file: Path) -> None:
     assert first.path == file.parent / "a,b.svs"
     assert first.facts == {"note": 'two\nlines and "quotes"'}
     assert second.facts == {"note": ""}
+
+
+def test_a_quoted_heading_may_hold_what_parts_the_columns(file: Path) -> None:
+    [entry] = read(file, '"Path";"Patient, id"\na.svs;17\n')
+    assert entry.facts == {"Patient, id": "17"}
+
+
+def test_a_long_name_of_a_file_is_cut(file: Path) -> None:
+    [entry] = read(file, f"path\n{'é' * 120}x.svs\n")
+    assert entry.name == "é" * 100
 
 
 def test_two_slides_of_one_stem_have_names(file: Path) -> None:
@@ -137,6 +150,13 @@ def test_lines_are_counted_over_quoted_breaks(file: Path) -> None:
         ("path,name\na.svs,.hidden\n", "line 2, name: got .hidden, wanted a folder's name"),
         ("path,name\na.svs,a\\b\n", "line 2, name: "),
         (f"path,name\na.svs,{'x' * 300}\n", "line 2, name: "),
+        (f"path,name\na.svs,{'é' * 101}\n", "line 2, name: "),
+        ("path,name\na.svs,Summary.csv\n", "line 2, name: got Summary.csv, which the run writes itself"),
+        ("path\nscans/nuclens.log.svs\n", "line 2, name: got nuclens.log, which the run writes itself"),
+        ("path\na\0.svs\n", "line 2, path: got a NUL character"),
+        ("path,tissue\na.svs,a\0.png\n", "line 2, tissue: got a NUL character"),
+        ("path,name\na.svs,a\0\n", "line 2, name: got a NUL character"),
+        ("path,mpp\na.svs,x\n\"b.svs\n", "line 2, mpp: got 'x'"),
         ("path,note\na.svs," + "x" * 200_000 + "\n", "line 2: no CSV from here on (field larger than field limit"),
     ],
 )  # fmt: skip

@@ -74,10 +74,25 @@ def test_doing_a_tile_twice_gives_the_same_file(disk: DiskJournal) -> None:
 
 def test_another_plan_is_refused_with_what_differs(disk: DiskJournal) -> None:
     other = replace(PLANNED, core_px=1024, region=(0, 0, 5, 5))
+    disk.add(3, nuclei(4))
     assert not disk.follows(plain(other))
     with pytest.raises(InputError, match=r"another core_px, region; give --overwrite"):
         DiskJournal(disk.folder).begin(other)
     assert disk.follows(plain(PLANNED))
+
+
+def test_a_journal_without_tiles_has_nothing_to_protect(disk: DiskJournal) -> None:
+    other = replace(PLANNED, image="copied again")
+    disk.begin(other)
+    assert disk.follows(plain(other))
+    assert disk.finished() == frozenset()
+
+
+def test_a_tile_of_another_plan_is_not_kept(disk: DiskJournal) -> None:
+    DiskJournal(disk.folder).begin(replace(PLANNED, image="of another run"))
+    with pytest.raises(OutputError, match="another process began it with another plan"):
+        disk.add(0, nuclei(1))
+    assert disk.finished() == frozenset()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7"])

@@ -18,7 +18,7 @@ from nuclens.core.errors import InputError
 from nuclens.core.types import Progress
 from nuclens.jobs.batch import BatchOptions, segment_files
 from nuclens.jobs.journal import BLOCKS, TILES
-from nuclens.jobs.marks import read_mark, write_failure, write_mark
+from nuclens.jobs.marks import listed, read_mark, write_failure, write_mark
 from nuclens.jobs.results import JOURNAL
 from nuclens.jobs.status import QUIET_S, SlideStatus, Status, status_of
 
@@ -121,6 +121,16 @@ def test_a_slide_that_waits_for_its_turn(out: Path) -> None:
     assert [slide.state for slide in found.slides] == ["done", "stopped", "stopped", "stopped"]
 
 
+def test_tiles_of_which_nobody_knows_how_many_take_no_time_away(out: Path) -> None:
+    (out / "b" / JOURNAL / TILES).unlink()
+    found = status_of(out, BEGAN + 155)
+    own = by_name(found)["b"]
+    assert (own.state, own.tiles_done, own.tiles, own.seconds_left) == ("running", 6, None, None)
+    assert found.seconds_left == pytest.approx(150 / 6 * 2 * 12)
+    (out / "b" / JOURNAL / TILES).write_text('{"tiles": 2}')
+    assert status_of(out, BEGAN + 155).seconds_left == pytest.approx(150 / 6 * 2 * 7)
+
+
 def test_slow_tiles_are_waited_for(out: Path) -> None:
     for k, path in enumerate(sorted((out / "b" / JOURNAL / BLOCKS).glob("*.arrow"))):
         os.utime(path, (BEGAN + 1000 * k,) * 2)
@@ -155,17 +165,21 @@ def test_a_failed_slide_keeps_its_tiles(out: Path) -> None:
 
 
 def test_a_result_that_is_made_anew_runs_again(out: Path) -> None:
-    write_mark(out / "b" / "run.json", read_mark(out / "a" / "run.json"))
+    [entry] = [entry for entry in listed(out) if entry.name == "b"]
+    record = read_mark(out / "a" / "run.json") | {"input": str(entry.path)}
+    write_mark(out / "b" / "run.json", record)
     assert by_name(status_of(out, BEGAN + 155))["b"].state == "running"
     plan = json.loads((out / "b" / JOURNAL / "plan.json").read_text(encoding="utf-8"))
-    write_mark(out / "b" / "run.json", read_mark(out / "a" / "run.json") | {"plan": plan})
+    write_mark(out / "b" / "run.json", record | {"plan": plan})
     assert by_name(status_of(out, BEGAN + 155))["b"].state == "done"
+    os.utime(out / "b" / "run.json", (BEGAN + 120,) * 2)
+    assert by_name(status_of(out, BEGAN + 155))["b"].state == "running", "its journal is younger"
 
 
 def test_a_torn_or_absent_list(out: Path) -> None:
-    (out / "slides.json").write_text('{"slides": [')
-    with pytest.raises(InputError, match="no results of `nuclens segment`; wanted its --out"):
-        status_of(out, BEGAN)
+    for text in ('{"slides": [', '{"slides": 7}', "[]"):
+        (out / "slides.json").write_text(text)
+        assert [slide.name for slide in status_of(out, BEGAN + 155).slides] == ["a"]
     (out / "slides.json").unlink()
     assert [slide.name for slide in status_of(out, BEGAN + 155).slides] == ["a"]
     with pytest.raises(InputError, match="no results"):

@@ -112,8 +112,9 @@ def segment(
         where: What to search.
         how: What segments.
     """
-    from nuclens.jobs.batch import LOG, BatchOptions, segment_files
+    from nuclens.jobs.batch import BatchOptions, segment_files
     from nuclens.jobs.delivery import Destination
+    from nuclens.jobs.names import LOG
     from nuclens.jobs.pictures import Area
 
     options = BatchOptions(
@@ -138,8 +139,8 @@ def segment(
 
 def _tell(outcomes: list[Outcome], inputs: list[str], out: Path) -> int:
     """Print what became of the inputs; the exit code."""
-    from nuclens.jobs.cohort import PAGE
     from nuclens.jobs.cohort_file import SUFFIXES
+    from nuclens.jobs.names import PAGE
 
     done = [outcome.record for outcome in outcomes if outcome.error is None]
     for record in done:

@@ -10,6 +10,7 @@ from jaxtyping import Float64, Int32, Int64, Shaped, UInt8
 
 from nuclens.core.errors import InputError
 from nuclens.core.schema import ClassSchema
+from nuclens.core.shapes import Shape
 from nuclens.core.types import AREA, HEMATOXYLIN, Frame, Instances
 
 SCORE = "Score"
@@ -36,6 +37,24 @@ SIZE_BARS = {AREA: (4.0, 75), AREA_PX: (64.0, 75)}
 QUANTILES = {"p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
 CELL_UM, CELL_PX = 100.0, 400  # side of a cell of the density map; in pixels where nobody knows their size
 MAX_CELLS = 65_536
+_SUMMARY: Shape = dict.fromkeys(("nuclei", "mean", *QUANTILES), float)
+# What `Census.result` gives, once it was written and read.
+COUNTS: Shape = {
+    "nuclei": int,
+    "tissue_mm2": (float, None),
+    "per_mm2": (float, None),
+    "measurements": {str: _SUMMARY},
+    "types": {
+        str: {
+            "nuclei": int,
+            "fraction": (float, None),
+            "per_mm2": (float, None),
+            "color": [int, int, int],
+            "measurements": {str: _SUMMARY},
+        }
+    },
+    "sizes": (None, {"measurement": str, "width": float, "types": {str: [int] * SIZE_BARS[AREA][1]}}),
+}
 _DIGITS = 6  # significant, of what is no count
 _FAR = 1e9  # steps: so many times 10⁹ nuclei still fit an integer
 

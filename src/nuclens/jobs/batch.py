@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,6 @@ from nuclens.core.errors import (
     UnreadableImageError,
 )
 from nuclens.core.extras import need_extra
-from nuclens.core.files import replacing
 from nuclens.core.flow import Stopwatch
 from nuclens.core.plan import scale_of
 from nuclens.core.remote import fetched, state
@@ -37,15 +36,14 @@ from nuclens.jobs.cohort_file import Entry
 from nuclens.jobs.delivery import Destination, Finish
 from nuclens.jobs.inputs import find_entries
 from nuclens.jobs.journal import DiskJournal
-from nuclens.jobs.marks import FAILED, LISTED, list_slides, read_mark, stamp_of, write_failure, write_mark
+from nuclens.jobs.marks import FAILED, clear_failure, list_again, list_slides, stamp_of, write_failure, write_mark
+from nuclens.jobs.names import LISTED, LOG, SUMMARY, need_apart, written
 from nuclens.jobs.pictures import Area, Picture
-from nuclens.jobs.results import DONE, JOURNAL, Place, Results, all_formats, prepare
+from nuclens.jobs.results import DONE, JOURNAL, Place, Results, all_formats, prepare, record_of
 from nuclens.jobs.segment import TILE_PX, Segmenter, Tool, run
+from nuclens.report.tables import write_rows
 
 _log = logging.getLogger(__name__)
-
-SUMMARY = "summary.csv"
-LOG = "nuclens.log"  # where who calls keeps one beside the results
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +125,7 @@ class _Task:
     @property
     def name(self) -> str:
         """The input as it may be written down."""
-        return shown(self.path)
+        return written(shown(self.path))
 
     def outcome(self, result: dict[str, Any] | NuclensError, *, skipped: bool = False) -> Outcome:
         """What became of it."""
@@ -151,8 +149,8 @@ def segment_files(
     Inputs and `out` may be URLs. A picture is done when its `run.json` is
     there, which is written last; done pictures are skipped. One that was begun
     goes on with the tiles it lacks, and its files are the same as if nothing
-    had happened. Of one that failed, `failed.json` says why, until a later run
-    does it.
+    had happened. Of one that failed or was refused, `failed.json` says why,
+    until a later run does it or finds its result to be the wanted one.
 
     Args:
         inputs: Files, folders, globs, or CSV files as `read_cohort` takes them, of which a table is written at the end.
@@ -161,13 +159,15 @@ def segment_files(
         report: Called as tiles are done.
 
     Raises:
-        InputError: An input or a setting makes no sense; nothing was done then.
+        InputError: An input or a setting makes no sense, or a table would replace an input; nothing was done then.
         CheckpointError: The model is incomplete; nothing was done then.
         ClusterFault: The scheduler does not answer, or not any more.
         OutputError: `out` cannot be written to.
     """
     with Destination(out, options.cache) as there:
-        return _segment_all(find_entries(inputs), there, options, report)
+        entries = find_entries(inputs)
+        need_apart((*inputs, *(entry.path for entry in entries)), there.folder)
+        return _segment_all(entries, there, options, report)
 
 
 def _segment_all(
@@ -181,27 +181,34 @@ def _segment_all(
     list_slides(out, entries)
     there.send(LISTED)
     tasks = [_task(entry, out, request, options) for entry in entries]
+    failed = [task for task in tasks if (task.folder / FAILED).exists()]
     outcomes = {} if options.overwrite else {k: found for k, task in enumerate(tasks) if (found := _before(task))}
+    for task in failed:
+        if not (task.folder / FAILED).exists():  # its result was found to be the wanted one
+            there.forget(f"{task.place.name}/{FAILED}")
+    for k, found in outcomes.items():
+        if found.error is not None:
+            write_failure(tasks[k].folder, tasks[k].name, found.error)
     todo = [k for k in range(len(tasks)) if k not in outcomes]
     writer = Results(segmenter, out, request, formats, {task.place.name: task.place for task in tasks})
     finish = there.after(writer, lambda picture: writer.place(picture).name)
     results = _results([tasks[k] for k in todo], (segmenter, finish), options, report)
+    # What failed here, or was left, because another process works in the same folder is done there.
+    shared = not (options.overwrite or there.is_elsewhere)
     for k, result in zip(todo, results, strict=True):
-        outcomes[k] = tasks[k].outcome(result)
+        outcomes[k] = _by_others(tasks[k], tasks[k].outcome(result), shared=shared)
         _log_outcome(outcomes[k])
-        if isinstance(result, NuclensError) and not read_mark(tasks[k].folder / DONE):
-            write_failure(tasks[k].folder, tasks[k].name, result)
-    for k in () if options.overwrite or there.is_elsewhere else todo:
-        # What failed here, or was left, because another process works in the same folder is done there.
-        if outcomes[k].error is not None and (found := _before(tasks[k])) and found.error is None:
-            outcomes[k] = found
+        if (error := outcomes[k].error) is not None:
+            write_failure(tasks[k].folder, tasks[k].name, error)
+    for k in todo:
+        outcomes[k] = _by_others(tasks[k], outcomes[k], shared=shared)
     done = [outcomes[k] for k in range(len(tasks))]
     _write_summary(out / SUMMARY, done, segmenter.model.card)
     there.learn()
-    list_slides(out, entries)  # again: another run may have listed its own meanwhile
+    list_again(out, entries)  # another run may have listed its own meanwhile
     tables = write_cohort(out).files if any(entry.cohort for entry in entries) else ()
     failures = [f"{outcome.name}/{FAILED}" for outcome in done if outcome.error is not None]
-    there.end(SUMMARY, LISTED, *tables, *failures, LOG)
+    there.end(SUMMARY, LISTED, *tables, LOG, failures=failures)
     return done
 
 
@@ -299,6 +306,8 @@ def _task(entry: Entry, out: Path, request: dict[str, Any], options: BatchOption
             own |= _area_request(area)
         except InputError as reason:
             error = reason  # of this row alone
+    if (name := shown(entry.path)) != written(name):
+        error = InputError(f"{written(name)}: its name or that of a folder is no UTF-8; rename it")
     # Taken before the file is read: one that changes later has another stamp than the content that was seen.
     place = Place(entry.name, own, stamp_of(Path(entry.path)))
     return _Task(entry.path, place, out / entry.name, mpp, area, error)
@@ -308,29 +317,47 @@ def _before(task: _Task) -> Outcome | None:
     """What an earlier run left for this input; None if there is nothing complete."""
     mark = task.folder / DONE
     stamp = task.place.stamp
-    record = read_mark(mark)
-    try:
-        made = record["plan"] | record["request"]
-        # Reading 300 slides of 2 GB takes half an hour: only where size or time of change are others than they were.
-        same = stamp is not None and record.get("stamp") == stamp
-        wanted = task.place.request | {"image": made["image"] if same else _digest(task.path, record)}
-        differs = [name for name, value in wanted.items() if made.get(name) != value]
-        unreadable, plan = record["unreadable"], record["plan"]
-    except (OSError, KeyError, TypeError, DataError, MissingExtraError):
+    record = record_of(task.folder)
+    if not record:
         return None
+    made, unreadable = record["plan"] | record["request"], record["unreadable"]
+    # Reading 300 slides of 2 GB takes half an hour: only where size or time of change are others than they were.
+    same = stamp is not None and record.get("stamp") == stamp
+    try:
+        wanted = task.place.request | {"image": made["image"] if same else _digest(task.path, record)}
+    except (OSError, DataError, MissingExtraError):
+        return None
+    differs = [name for name, value in wanted.items() if made.get(name) != value]
     if differs:
         text = f"{mark}: was made with another {', '.join(differs)}; give --overwrite, or another --out"
         return task.outcome(InputError(text))
     if task.area.strict and unreadable:
         text = f"{mark}: {len(unreadable)} tiles could not be read; give --overwrite to try again"
         return task.outcome(UnreadableImageError(text))
-    if not same and stamp is not None:
-        record["stamp"] = stamp  # a copy, or one that was touched: the next run need not read it
+    told = record | {"input": task.name} | ({} if stamp is None else {"stamp": stamp})
+    with suppress(OSError):  # where nothing can be written it is as good as before
+        _keep(task, told, changed=told != record)
+    return task.outcome(told, skipped=True)
+
+
+def _by_others(task: _Task, outcome: Outcome, *, shared: bool) -> Outcome:
+    """What became of an input, where another process may have done it while it failed here."""
+    found = _before(task) if shared and outcome.error is not None else None
+    return found if found is not None and found.error is None else outcome
+
+
+def _keep(task: _Task, record: dict[str, Any], *, changed: bool) -> None:
+    """Bring a good record, and what lies beside it, up to date."""
+    mark = task.folder / DONE
+    clear_failure(task.folder)
+    journal, ended = DiskJournal(task.folder / JOURNAL), mark.stat()
+    # The process ended between writing the record and this, or two did the same slide; a younger journal is of a run
+    # that does it again.
+    if journal.is_left() or (journal.follows(record["plan"]) and journal.moved() <= ended.st_mtime):
+        journal.discard()
+    if changed:  # of a copy, or of one that was touched: the next run need not read it
         write_mark(mark, record)
-    journal = DiskJournal(task.folder / JOURNAL)
-    if journal.follows(plan) or journal.is_left():
-        journal.discard()  # the process ended between writing the record and this, or two did the same slide
-    return task.outcome(record, skipped=True)
+        os.utime(mark, ns=(ended.st_atime_ns, ended.st_mtime_ns))
 
 
 def _digest(source: str | Path, record: dict[str, Any]) -> str:
@@ -387,7 +414,7 @@ def _opened(segmenter: Segmenter, task: _Task, options: BatchOptions) -> Picture
         return task.error
     if not options.overwrite and (found := _before(task)) and found.error is None:
         return InputError(f"{task.folder}: another process has done it meanwhile")
-    clock = Stopwatch()
+    clock, stamp = Stopwatch(), stamp_of(Path(task.path))
     try:
         with clock.stage("open"):
             slide = open_image(task.path, options.cache, reader=options.reader)
@@ -397,6 +424,8 @@ def _opened(segmenter: Segmenter, task: _Task, options: BatchOptions) -> Picture
         with clock.stage("plan"):
             picture = segmenter.picture(task.name, slide, task.mpp, task.area)
             picture = replace(picture, clock=clock, folder=task.place.name)
+            if stamp_of(Path(task.path)) != stamp:  # the pixels may be those of before, and the digest is of now
+                raise UnreadableImageError(f"{task.name}: changed while it was opened; run the same command again")
             journal = DiskJournal(task.folder / JOURNAL)
             if options.overwrite and not journal.follows(json.loads(picture.plan.to_json())):
                 journal.discard()
@@ -426,10 +455,8 @@ def _write_summary(path: Path, outcomes: list[Outcome], card: Card) -> None:
         "mpp",
     ]
     header += [*(("tissue",) if card.tissues else ()), "message"]
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, header, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(_summary_row(outcome) for outcome in outcomes)
+    rows = (_summary_row(outcome) for outcome in outcomes)
+    write_rows(path, header, (tuple(row.get(name, "") for name in header) for row in rows))
 
 
 def _summary_row(outcome: Outcome) -> dict[str, Any]:

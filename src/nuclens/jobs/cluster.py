@@ -320,8 +320,7 @@ class _Desk:
     def _keep(self, picture: Picture, tile: Tile, delivery: Delivery) -> None:
         picture.clock.add(delivery.stages)
         if delivery.nuclei is None:
-            # One whose disk is gone must not leave holes in a slide that others can read.
-            if picture.read(tile) is not None:
+            if picture.read(tile) is not None:  # a disk that is gone there must not leave holes in a slide
                 picture.failures.append(UnreadableImageError(f"{delivery.reason}, but can here; see to that machine"))
             return
         wanted = picture.wanted(delivery.nuclei.anchors)
@@ -437,8 +436,7 @@ def _unheard() -> Iterator[None]:
 def _found(client: Any, scheduler: str, tool: Tool) -> dict[str, Terms | str]:
     """What every worker has, or why it cannot take part, by address; waits for the first to come."""
     try:
-        # A scheduler that starts workers when there is work needs some to start the first. One that cannot load what a
-        # task is made of ends, so this one is of Python's own.
+        # A scheduler that starts workers when there is work needs some; of Python's own, as one that lacks more ends.
         client.submit(int, pure=False).exception(timeout=_PATIENCE_S)
         told = client.run(_described, tool, on_error="return")
     except TimeoutError as error:
@@ -448,8 +446,7 @@ def _found(client: Any, scheduler: str, tool: Tool) -> dict[str, Terms | str]:
     except (OSError, CancelledError) as error:
         raise ClusterFault(f"--scheduler {scheduler}: the scheduler is gone; start it again") from error
     lacking = [who for who, one in told.items() if "No module named 'nuclens'" in str(one)]
-    if lacking:
-        # What is set up on workers goes to all of them, and would fail on these.
+    if lacking:  # what is set up on workers goes to all of them, and would fail on these
         raise ClusterFault(
             f"--scheduler {scheduler}: there is no nuclens where {', '.join(lacking)} was started; install it "
             f"there, or end that worker"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ from nuclens.core.files import replacing
 from nuclens.core.groups import ALL, Estimate, Unit, densities, fractions, median_areas, units_of
 from nuclens.core.types import AREA
 from nuclens.jobs.cohort_file import GROUP, PATIENT, Entry
-from nuclens.jobs.marks import FAILED, LISTED, listed, read_mark
-from nuclens.jobs.results import DONE
+from nuclens.jobs.names import GROUPS, PAGE, TABLE, TABLES
+from nuclens.jobs.standing import NOT_YET, entries_of, standing
 from nuclens.report.cohort import CohortPage, Left, cohort_page
 from nuclens.report.parquet import write_parquet
 from nuclens.report.tables import write_rows
 
-TABLE, GROUPS, PAGE = "cohort", "cohort_groups", "cohort.html"
-_NONE, _NOT_YET = "(none)", "not done yet"
+_NONE = "(none)"
+_ALIKE = 1.1  # ratio of two resolutions of the same magnification
+# What programs write where a cell of theirs is empty; read by us, one patient of that name.
+_ABSENT = ("na", "n/a", "#n/a", "nan", "null")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,11 +34,18 @@ class Slide:
         entry: As its row says.
         record: What its `run.json` says; empty where it is not done.
         reason: Why it is not in the numbers; empty where it is.
+        state: "done", "left out", "failed" or "waiting".
     """
 
     entry: Entry
     record: dict[str, Any]
     reason: str = ""
+    state: str = "done"
+
+    def told(self, column: str) -> str:
+        """What the cohort's file says in a column; nothing where it says that nobody knows."""
+        cell = self.entry.facts.get(column, "")
+        return "" if cell.lower() in _ABSENT else cell
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,13 +87,9 @@ def write_cohort(out: Path, by: str = GROUP) -> Cohort:
     done = [slide for slide in slides if not slide.reason]
     types = _types(done)
     rows = [_row(slide, columns, types) for slide in slides]
-    grouped = [(slide, slide.entry.facts.get(by) or (_NONE if by in columns else ALL)) for slide in done]
+    grouped = [(slide, slide.told(by) or (_NONE if by in columns else ALL)) for slide in done]
     units = units_of(
-        [
-            (slide.entry.name, group, slide.entry.facts.get(PATIENT, ""), slide.record["counts"])
-            for slide, group in grouped
-        ],
-        types,
+        [(slide.entry.name, group, slide.told(PATIENT), slide.record["counts"]) for slide, group in grouped], types
     )
     groups = list(dict.fromkeys(sorted(unit.group for unit in units)))
     estimates = [one for group in groups for one in _quantities([unit for unit in units if unit.group == group], types)]
@@ -97,43 +102,35 @@ def write_cohort(out: Path, by: str = GROUP) -> Cohort:
         colors=_colors(done),
         units=units,
         estimates=estimates,
-        slides={
-            slide.entry.name: (group, slide.entry.facts.get(PATIENT, ""), slide.record) for slide, group in grouped
-        },
-        left=[Left(slide.entry.name, _state(slide), slide.reason) for slide in slides if slide.reason],
+        slides={slide.entry.name: (group, slide.told(PATIENT), slide.record) for slide, group in grouped},
+        left=[Left(slide.entry.name, slide.state, slide.reason) for slide in slides if slide.reason],
+        unlike=_unlike(done),
     )
     with replacing(out / PAGE) as path:
-        path.write_text(cohort_page(page), encoding="utf-8")
-    files = [f"{table}.{ending}" for table in (TABLE, GROUPS) for ending in ("csv", "parquet")]
-    return Cohort(tuple(slides), (PAGE, *files), tuple(groups))
-
-
-def entries_of(out: Path) -> list[Entry]:
-    """The slides of a folder: those that were listed, else those that left something there."""
-    if (out / LISTED).is_file():
-        return listed(out)
-    marks = {path.parent.name: path for mark in (FAILED, DONE) for path in sorted(out.glob(f"*/{mark}"))}
-    inputs = {name: read_mark(path).get("input") or name for name, path in sorted(marks.items())}
-    return [Entry(path, name) for name, path in inputs.items()]
+        path.write_text(cohort_page(page), encoding="utf-8", errors="backslashreplace")
+    return Cohort(tuple(slides), (PAGE, *TABLES), tuple(groups))
 
 
 def _slides(out: Path) -> list[Slide]:
     """Every slide with its record, or why it has none; of several models only the commonest counts."""
     found = []
     for entry in entries_of(out):
-        record = read_mark(out / entry.name / DONE)
-        failure = read_mark(out / entry.name / FAILED).get("message", "")
-        reason = "" if record else failure or _NOT_YET
-        if record and "counts" not in record:
-            reason = "made by an older nuclens, which kept no counts; give --overwrite"
-        found.append(Slide(entry, record, reason))
+        stands = standing(out / entry.name, entry)
+        slide = Slide(entry, stands.record, stands.reason)
+        if stands.reason:
+            state = "failed" if stands.failed else "waiting" if stands.reason == NOT_YET else "left out"
+            slide = replace(slide, state=state)
+        elif "counts" not in stands.record:
+            old = "made by an older nuclens, which kept no counts; give --overwrite"
+            slide = replace(slide, reason=old, state="left out")
+        found.append(slide)
     models = Counter(slide.record["request"]["model"] for slide in found if not slide.reason)
     if len(models) < 2:
         return found
     [(commonest, _)] = models.most_common(1)
     other = "made with another model than most; types of different models do not add up"
     return [
-        Slide(slide.entry, slide.record, other)
+        replace(slide, reason=other, state="left out")
         if not slide.reason and slide.record["request"]["model"] != commonest
         else slide
         for slide in found
@@ -146,8 +143,16 @@ def _title(out: Path, slides: Sequence[Slide]) -> str:
     return names.pop() if len(names) == 1 and names != {""} else out.resolve().name
 
 
-def _state(slide: Slide) -> str:
-    return "left out" if slide.record else "waiting" if slide.reason == _NOT_YET else "failed"
+def _unlike(slides: Sequence[Slide]) -> list[str]:
+    """In what slides were not made alike, of what moves their numbers."""
+    requests = [slide.record["request"] for slide in slides]
+    # A region or a mask of its own is nothing that slides could share.
+    seen: dict[str, set[Any]] = {"region": {bool(one.get("region")) for one in requests}}
+    seen["tissue"] = {one.get("tissue") if one.get("tissue") in ("auto", "none") else "mask" for one in requests}
+    seen |= {name: {str(one.get(name)) for one in requests} for name in ("tile_size", "engine", "precision")}
+    found = [name for name, values in seen.items() if len(values) > 1]
+    mpp = [slide.record["mpp"] for slide in slides if slide.record["mpp"]]
+    return [*(["mpp"] if mpp and max(mpp) > _ALIKE * min(mpp) else []), *found]
 
 
 def _types(slides: Sequence[Slide]) -> list[str]:
@@ -169,16 +174,17 @@ def _row(slide: Slide, columns: Sequence[str], types: Sequence[str]) -> dict[str
     row: dict[str, Any] = {
         "name": slide.entry.name,
         "path": str(slide.entry.path),
-        "status": "done" if counted else _state(slide),
+        "status": slide.state,
         "nuclei": counts.get("nuclei"),
         "tissue_mm2": counts.get("tissue_mm2"),
         "per_mm2": counts.get("per_mm2"),
     }
     for name in types:
         kind = counts["types"].get(name, {})
-        missing = 0 if counted else None
-        row |= {f"nuclei: {name}": kind.get("nuclei", missing), f"fraction: {name}": kind.get("fraction")}
-        row[f"per_mm2: {name}"] = kind.get("per_mm2")
+        # A type that a record does not name is one of which it counted none.
+        row[f"nuclei: {name}"] = kind.get("nuclei", 0 if counted else None)
+        row[f"fraction: {name}"] = kind.get("fraction", 0.0 if counts.get("nuclei") else None)
+        row[f"per_mm2: {name}"] = kind.get("per_mm2", None if counts.get("per_mm2") is None else 0.0)
     row |= {f"area_um2_{quantile}": area.get(quantile) for quantile in ("mean", *QUANTILES)}
     for name in types:
         row[f"area_um2_median: {name}"] = (
@@ -187,11 +193,16 @@ def _row(slide: Slide, columns: Sequence[str], types: Sequence[str]) -> dict[str
     row |= {
         "mpp": record.get("mpp"),
         "tissue": record.get("tissue"),
-        "unreadable_tiles": len(record.get("unreadable", [])),
+        "unreadable_tiles": len(record["unreadable"]) if record else None,
     }
     row["message"] = slide.reason or "; ".join(record["warnings"])
     # Columns of the cohort's file come after the status, under their own names unless ours have them.
-    facts = {f"given {column}" if column in row else column: slide.entry.facts.get(column, "") for column in columns}
+    facts: dict[str, Any] = {}
+    for column in columns:
+        called = column
+        while called in row or called in facts or (called != column and called in columns):
+            called = f"given {called}"
+        facts[called] = slide.entry.facts.get(column, "")
     first = ("name", "path", "status")
     return {name: row[name] for name in first} | facts | {name: row[name] for name in row if name not in first}
 

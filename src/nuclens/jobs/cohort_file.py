@@ -8,18 +8,19 @@ import io
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nuclens.core.errors import InputError
 from nuclens.core.plan import MPP_RANGE
 from nuclens.core.urls import shown, url_of
+from nuclens.jobs.names import NAME_BYTES, folder_name, is_ours, written
 from nuclens.jobs.pictures import REGION
 
 SUFFIXES = (".csv", ".tsv")
 PATIENT, GROUP = "patient", "group"
 MAX_BYTES = 1 << 26
-MAX_NAME = 120  # characters of a folder's name: with four bytes each, what common file systems take less our endings
 _KNOWN = ("path", "mpp", PATIENT, GROUP, "name", "tissue", "region")
 _OURS = ("path", "mpp", "name", "tissue", "region")  # what a row says to us; the rest is carried through
 _DELIMITERS = ",;\t"
@@ -55,22 +56,23 @@ class _Faults:
     """What is wrong with a file, by line and column."""
 
     path: Path
-    found: list[str] = field(default_factory=list)
+    found: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, line: int, column: str, said: str) -> None:
-        self.found.append(f"line {line}{f', {column}' if column else ''}: {said}")
+        self.found.append((line, f"line {line}{f', {column}' if column else ''}: {said}"))
 
     def tell(self) -> None:
         """Raise, if there are any."""
         if self.found:
             more = len(self.found) - _LISTED
-            lines = [*self.found[:_LISTED], *([f"and {more} more"] if more > 0 else [])]
+            told = [said for _, said in sorted(self.found, key=lambda fault: fault[0])]
+            lines = [*told[:_LISTED], *([f"and {more} more"] if more > 0 else [])]
             raise InputError("\n  ".join([f"{self.path}: no table of slides that can be used:", *lines]))
 
 
 def stem_of(path: str | Path) -> str:
     """Name of the folder of an input's results where nobody gives another."""
-    return Path(shown(path)).stem
+    return folder_name(shown(path))
 
 
 def read_cohort(path: Path) -> list[Entry]:
@@ -86,19 +88,18 @@ def read_cohort(path: Path) -> list[Entry]:
     text = _text(path, faults)
     faults.tell()
     delimiter = _delimiter(text)
-    rows = _rows(text, delimiter, faults)
-    line, header = next(rows, (1, []))
+    (line, header), *rows = _without_spare(list(_rows(text, delimiter, faults)) or [(1, [])])
     columns = [_plain(name) for name in header]
-    _check_header(columns, line, faults)
-    faults.tell()
+    if not _is_header(columns, line, faults):
+        faults.tell()
     entries: list[tuple[int, Entry]] = []
     for line, cells in rows:
-        if len(cells) > len(columns):
+        if any(cells[len(columns) :]):
             faults.add(
                 line, "", f"got {len(cells)} fields, wanted {len(columns)}; quote a field that holds {delimiter!r}"
             )
             continue
-        row = dict(zip(columns, [*cells, *[""] * (len(columns) - len(cells))], strict=True))
+        row = dict(zip(columns, [*cells, *[""] * len(columns)], strict=False))
         if entry := _entry(row, line, path, faults, decimal_comma=delimiter != ","):
             entries.append((line, entry))
     if not entries and not faults.found:
@@ -133,8 +134,9 @@ def _delimiter(text: str) -> str:
     if first.lower().startswith("sep=") and first[4:] in tuple(_DELIMITERS):  # a spreadsheet's own mark
         return first[4:]
     for delimiter in _DELIMITERS:
-        if "path" in [_plain(cell).strip('"') for cell in first.split(delimiter)]:
-            return delimiter
+        with suppress(csv.Error):  # told with its line, when all are read
+            if "path" in [_plain(cell) for cell in next(csv.reader([first], delimiter=delimiter), [])]:
+                return delimiter
     return max(_DELIMITERS, key=first.count)
 
 
@@ -156,12 +158,20 @@ def _rows(text: str, delimiter: str, faults: _Faults) -> Iterator[tuple[int, lis
         began = reader.line_num + 1
 
 
+def _without_spare(rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """Rows without the empty columns that spreadsheets write beside a table: they have neither a name nor a value."""
+    used = {k for _, cells in rows for k, cell in enumerate(cells) if cell}
+    return [(line, [cell for k, cell in enumerate(cells) if k in used]) for line, cells in rows]
+
+
 def _plain(name: str) -> str:
     """A column's name; those we know in lower case."""
     return name.strip().lower() if name.strip().lower() in _KNOWN else name.strip()
 
 
-def _check_header(columns: list[str], line: int, faults: _Faults) -> None:
+def _is_header(columns: list[str], line: int, faults: _Faults) -> bool:
+    """Whether rows can be read by it."""
+    before = len(faults.found)
     if "path" not in columns:
         near = difflib.get_close_matches("path", [name.lower() for name in columns])
         hint = f"; is it {near[0]!r}?" if near else ""
@@ -171,12 +181,17 @@ def _check_header(columns: list[str], line: int, faults: _Faults) -> None:
         if columns.count(name) > 1:
             what = f"{columns.count(name)} columns {name!r}" if name else "columns without a name"
             faults.add(line, name, f"got {what}, wanted each name once")
+    return len(faults.found) == before
 
 
 def _entry(row: dict[str, str], line: int, file: Path, faults: _Faults, *, decimal_comma: bool) -> Entry | None:
     before = len(faults.found)
     if not row["path"]:
         faults.add(line, "path", "got nothing, wanted a slide's file")
+    for column in _OURS:
+        if "\0" in row.get(column, ""):
+            faults.add(line, column, "got a NUL character, wanted text; save the table again")
+            return None
     mpp = _number(row.get("mpp", ""), line, faults, decimal_comma=decimal_comma)
     if (region := row.get("region", "")) and not REGION.fullmatch(region):
         faults.add(line, "region", f"got {region!r}, wanted x,y,width,height in quotes, as 0,0,500,500um")
@@ -186,8 +201,11 @@ def _entry(row: dict[str, str], line: int, file: Path, faults: _Faults, *, decim
     except InputError as error:
         faults.add(line, "path", str(error))
         return None
-    if len(name) > MAX_NAME or (row["path"] and not _NAME.fullmatch(name)):
-        faults.add(line, "name", f"got {name:.40}, wanted a folder's name without / and without a dot at its beginning")
+    if len(name.encode()) > NAME_BYTES or (row["path"] and not _NAME.fullmatch(name)):
+        wanted = f"a folder's name of at most {NAME_BYTES} bytes, without / and without a dot at its beginning"
+        faults.add(line, "name", f"got {name:.40}, wanted {wanted}")
+    elif is_ours(name):
+        faults.add(line, "name", f"got {name}, which the run writes itself; wanted another in a column name")
     tissue = row.get("tissue", "")
     if len(faults.found) > before:
         return None
@@ -198,7 +216,7 @@ def _entry(row: dict[str, str], line: int, file: Path, faults: _Faults, *, decim
         tissue=tissue if tissue in ("", "auto", "none") else str(_placed(tissue, file)),
         region=region,
         facts={column: cell for column, cell in row.items() if column and column not in _OURS},
-        cohort=str(file.resolve()),
+        cohort=written(file.resolve()),
     )
 
 

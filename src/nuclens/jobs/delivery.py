@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nuclens.core.copies import Users, cache_folder
+from nuclens.core.errors import OutputError
 from nuclens.core.files import remove, replacing
 from nuclens.core.json_files import decode_json
 from nuclens.core.remote import put, sending
 from nuclens.core.urls import local_path, shown, url_of
-from nuclens.jobs.marks import FAILED, LISTED
+from nuclens.jobs.marks import FAILED
+from nuclens.jobs.names import LISTED
 from nuclens.jobs.pictures import Picture
 from nuclens.jobs.results import DONE, JOURNAL
 
@@ -111,8 +113,8 @@ class Destination:
             self._bring(system, place, LISTED)
             for name in self._pictures(system, place):
                 for mark in (f"{name}/{DONE}", f"{name}/{FAILED}"):
-                    if (self.folder / mark).exists() or self._bring(system, place, mark):
-                        break  # of what is done it does not matter that it failed before
+                    if not (self.folder / mark).exists():
+                        self._bring(system, place, mark)
 
     def after(self, finish: Finish, folder: Callable[[Picture], str] = _stem) -> Finish:
         """What finishes a picture here, followed by sending it.
@@ -138,11 +140,21 @@ class Destination:
         Raises:
             OutputError: It cannot be sent.
         """
-        if self._url:
+        if self._url and (self.folder / name).is_file():
             with sending(self._url) as (system, place):
                 put(system, self.folder / name, f"{place}/{name}")
 
-    def end(self, *names: str) -> None:
+    def forget(self, name: str) -> None:
+        """Remove a file there, if it is there.
+
+        Raises:
+            OutputError: The place cannot be reached.
+        """
+        if self._url:
+            with sending(self._url) as (system, place), suppress(FileNotFoundError):
+                system.rm_file(f"{place}/{name}")
+
+    def end(self, *names: str, failures: Sequence[str] = ()) -> None:
         """Send files of all pictures together, such as the summary, and why some failed; remove what is finished here.
 
         Logs are continued there, other files replaced. While another run works here, nothing is removed, and the log
@@ -154,6 +166,9 @@ class Destination:
         if self._users is None:
             return
         alone = self._users.alone()
+        for name in failures:
+            with suppress(OutputError):  # a picture that cannot be sent there, as its error says
+                self.send(name)
         with sending(self._url) as (system, place):
             for name in names:
                 path = self.folder / name
@@ -169,16 +184,15 @@ class Destination:
             if not (folder / JOURNAL).exists() and not _is_here(folder):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _bring(self, system: Any, place: str, name: str) -> bool:
+    def _bring(self, system: Any, place: str, name: str) -> None:
         """Copy a file from the URL, if it is there."""
         try:
             data = system.cat_file(f"{place}/{name}")
         except FileNotFoundError:
-            return False
+            return
         (self.folder / name).parent.mkdir(exist_ok=True)
         with replacing(self.folder / name) as path:
             path.write_bytes(data)
-        return True
 
     def _pictures(self, system: Any, place: str) -> list[str]:
         try:
@@ -200,7 +214,7 @@ class Destination:
                 put(system, folder / name, f"{place}/{name}")
             for name in set(older.get("files", [])) - set(record["files"]):
                 with suppress(FileNotFoundError):
-                    system.rm(f"{place}/{PurePosixPath(name).name}", recursive=True)
+                    system.rm(f"{place}/{name}", recursive=True)
             put(system, folder / DONE, f"{place}/{DONE}")
             _taken(system, f"{place}/{FAILED}")
         for name in record["files"]:
@@ -224,11 +238,16 @@ def _taken(system: Any, place: str) -> bytes:
     return b""
 
 
+def _is_plain(name: object) -> bool:
+    """Whether something is the name of a file beside a record."""
+    return isinstance(name, str) and name not in ("", "..") and PurePosixPath(name).name == name
+
+
 def _record(data: bytes) -> dict[str, Any]:
     """What a record says; nothing, where it is none of ours."""
     with suppress(ValueError):
         record = decode_json(data)
         names = record.get("files") if isinstance(record, dict) else None
-        if isinstance(names, list) and all(isinstance(name, str) and name for name in names):
+        if isinstance(names, list) and all(map(_is_plain, names)):
             return dict(record)
     return {}

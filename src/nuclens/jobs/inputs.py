@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -12,13 +13,15 @@ from nuclens.core.remote import listed
 from nuclens.core.slides import companions, picture_suffixes
 from nuclens.core.urls import local_path, path_here, shown, url_of
 from nuclens.jobs.cohort_file import SUFFIXES, Entry, read_cohort, stem_of
+from nuclens.jobs.names import is_folder_name, place_of, written
 
 
 def find_entries(inputs: Sequence[str | Path]) -> list[Entry]:
     """What a call is asked to segment: inputs as `find_inputs` takes them, and the slides of CSV files.
 
     Raises:
-        InputError: There is nothing, two inputs would share an output folder, or a CSV has faults or is elsewhere.
+        InputError: There is nothing, two inputs would share an output folder, one has no name for its own, a CSV has
+            faults or is elsewhere, or two say different things of a slide.
     """
     found: dict[str, Entry] = {}
     for pattern in inputs:
@@ -27,9 +30,20 @@ def find_entries(inputs: Sequence[str | Path]) -> list[Entry]:
         else:
             entries = [Entry(path, stem_of(path)) for path in _matches(pattern)]
         for entry in entries:
-            found.setdefault(str(entry.path), entry)
+            place = place_of(entry.path)
+            found[place] = _fuller(found.get(place, entry), entry)
     _need_own_folders((entry.path, entry.name) for entry in found.values())
     return list(found.values())
+
+
+def _fuller(first: Entry, second: Entry) -> Entry:
+    """Of two entries of one slide that with what a CSV says."""
+    if first.cohort and second.cohort and replace(first, path=second.path, cohort=second.cohort) != second:
+        raise InputError(
+            f"{second.cohort}: says something else of {shown(second.path)} than {first.cohort}; "
+            f"take it out of one, or give each its own --out"
+        )
+    return first if first.cohort or not second.cohort else second
 
 
 def find_inputs(patterns: Sequence[str | Path]) -> list[Path]:
@@ -46,6 +60,11 @@ def find_inputs(patterns: Sequence[str | Path]) -> list[Path]:
 def _need_own_folders(named: Iterable[tuple[str | Path, str]]) -> None:
     owners: dict[str, str | Path] = {}
     for path, name in named:
+        if not is_folder_name(name):
+            raise InputError(
+                f"{written(shown(path))}: no folder of results can be called {name!r}; rename it, or use a CSV with a "
+                f"column called name"
+            )
         if owners.setdefault(name, path) != path:
             raise InputError(
                 f"{shown(path)}: would share the output folder {name!r} with {shown(owners[name])}; rename one, use "

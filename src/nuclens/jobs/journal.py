@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from nuclens.core.errors import DataError, InputError, OutputError
 from nuclens.core.files import replacing
 from nuclens.core.json_files import decode_json
 from nuclens.core.plan import Plan
+from nuclens.core.shapes import Shape, fits
 from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import Instances
 
 PLAN = "plan.json"
 TILES = "tiles.json"
 BLOCKS = "blocks"
+PLANNED: dict[Any, Shape] = {str: (str, float, None, [int])}
 
 
 class Journal(Protocol):
@@ -70,29 +73,31 @@ class DiskJournal:
 
     Attributes:
         folder: Holds the plan and a folder of blocks.
+        began: The plan it was begun with here, as its JSON has it; empty where it was not.
     """
 
     folder: Path
+    began: dict[str, object] = field(default_factory=dict, compare=False)
 
     def begin(self, plan: Plan, tiles: int = 0) -> None:
-        """Make the folder, or go on with the one that follows this plan.
+        """Make the folder, or go on with the one that follows this plan; of another plan one without tiles goes.
 
         Args:
             plan: Of the picture.
             tiles: How many it has, for whoever looks on from outside.
 
         Raises:
-            InputError: It follows another plan; the text says what differs.
+            InputError: It has tiles of another plan; the text says what differs.
             OutputError: It cannot be written to.
         """
         wanted = json.loads(plan.to_json())
         differs = [name for name, value in wanted.items() if self.plan().get(name, value) != value]
-        if differs:
+        if differs and self.finished():
             raise InputError(
                 f"{self.folder}: was begun with another {', '.join(differs)}; "
                 f"give --overwrite to begin again, or another --out"
             )
-        if self.is_left():
+        if differs or self.is_left():
             self.discard()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -105,6 +110,7 @@ class DiskJournal:
             raise
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be made ({error.strerror}); give another --out") from error
+        self.began.update(wanted)
 
     def is_left(self) -> bool:
         """Whether blocks are there without a plan: one process kept a tile while another removed the journal."""
@@ -113,6 +119,17 @@ class DiskJournal:
     def follows(self, plan: dict[str, object]) -> bool:
         """Whether it was begun with this plan, as its JSON has it."""
         return self.plan() == plan
+
+    def moved(self) -> float:
+        """When it last grew, in seconds since the epoch; 0 where there is none.
+
+        Folders do not count: they change when a journal is removed.
+        """
+        times = [0.0]
+        for path in (self.folder / PLAN, self.folder / TILES, *self.blocks()):
+            with suppress(OSError):
+                times.append(path.stat().st_mtime)
+        return max(times)
 
     def discard(self) -> None:
         """Remove it, if it is there."""
@@ -126,8 +143,14 @@ class DiskJournal:
         """Keep a tile's nuclei; they are on the disk when this returns.
 
         Raises:
-            OutputError: They cannot be written.
+            OutputError: They cannot be written, or another process began the journal anew, with a plan of which this
+                is no tile, or is done with it.
         """
+        if self.began and not self.follows(self.began):
+            raise OutputError(
+                f"{self.folder}: is gone, or another process began it with another plan; "
+                f"run the same command again when that has ended, or give another --out"
+            )
         FORMATS.get("arrow").write(self.folder / BLOCKS / f"{index:06d}.arrow", nuclei)
 
     def __iter__(self) -> Iterator[Instances]:
@@ -153,4 +176,4 @@ class DiskJournal:
             plan = decode_json((self.folder / PLAN).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return plan if isinstance(plan, dict) else {}
+        return dict(plan) if fits(plan, PLANNED) else {}

@@ -18,18 +18,18 @@ import imagecodecs
 import numpy as np
 
 from nuclens import __version__
-from nuclens.core.census import Census
+from nuclens.core.census import COUNTS, Census
 from nuclens.core.errors import InputError, OutputError
 from nuclens.core.files import put_folder, remove, replacing
-from nuclens.core.json_files import decode_json
 from nuclens.core.machine import bytes_read, peak_memory
+from nuclens.core.shapes import Shape
 from nuclens.core.slides import FetchedSlide
 from nuclens.core.staging import staging
 from nuclens.core.suffixes import FORMATS
 from nuclens.core.types import AREA, Frame, Instances, concatenate
 from nuclens.jobs.heatmap import write_heatmap
-from nuclens.jobs.journal import DiskJournal
-from nuclens.jobs.marks import clear_failure, write_mark
+from nuclens.jobs.journal import PLANNED, DiskJournal
+from nuclens.jobs.marks import clear_failure, read_mark, write_mark
 from nuclens.jobs.pictures import PLAIN_PIXELS, Picture, is_slide
 from nuclens.jobs.segment import Segmenter
 from nuclens.jobs.summary import census_of, on_level_0, view_of, write_summary
@@ -47,6 +47,22 @@ HALF_WRITTEN = ".????????-*"  # what a killed process leaves of `replacing` and 
 _YOUNG_S = 60.0  # what is not older than this may be of a process that is just writing it
 USUAL_AREA_UM2 = 20.0  # pooled medians of annotated nuclei: MoNuSeg 19 and 25, TNBC 21, CoNSeP 13
 PLAUSIBLE_AREA_UM2 = (12.0, 250.0)
+# Of a record what is used again; "counts" is what came last.
+_RECORD: Shape = {
+    **dict.fromkeys(("input", "finished", "model", "weights_licence"), str),
+    **dict.fromkeys(("nuclei", "tiles"), int),
+    **{name: [str] for name in ("notes", "warnings", "files")},
+    "tissue?": str,
+    "mm2": float,
+    "mpp": (float, None),
+    "median_area_um2": (float, None),
+    "by_type": {str: int},
+    "unreadable": {str: str},
+    "plan": {"image": str, **PLANNED},
+    "request": {"model": str, str: (str, float, None, [str])},
+    "effort": object,
+    "counts?": COUNTS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +212,11 @@ def all_formats() -> tuple[str, ...]:
     return (*FORMATS.names(), HEATMAP, OVERLAY, SUMMARY)
 
 
+def record_of(folder: Path) -> dict[str, Any]:
+    """What the record of a picture's folder says; nothing where there is none, or none of ours."""
+    return read_mark(folder / DONE, _RECORD)
+
+
 def prepare(folder: Path, *stale: str) -> None:
     """Make a folder, if there is none, remove what in it has long been stale, and check that it takes files.
 
@@ -231,12 +252,10 @@ def _need_all_tiles(folder: Path, picture: Picture) -> None:
 def _put_in_place(staged: Path, folder: Path, files: list[str]) -> None:
     """Replace the files of an older result; without a record the picture counts as not done meanwhile."""
     record = folder / DONE
-    old: list[str] = []
-    with suppress(OSError, ValueError, AttributeError):
-        old = [Path(name).name for name in decode_json(record.read_text(encoding="utf-8")).get("files", [])]
+    old = {Path(name).name for name in read_mark(record, {"files": [str]}).get("files", [])} - {"", ".."}
     try:
         record.unlink(missing_ok=True)
-        for name in set(old) - set(files):
+        for name in old - set(files):
             remove(folder / name)
         for name in files:
             if (staged / name).is_dir():

@@ -8,18 +8,19 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.staging import PREFIX
 from nuclens.core.suffixes import FORMATS
-from nuclens.jobs.cohort import entries_of
 from nuclens.jobs.cohort_file import Entry
 from nuclens.jobs.journal import BLOCKS, TILES, DiskJournal
-from nuclens.jobs.marks import FAILED, LISTED, read_mark
+from nuclens.jobs.marks import FAILED, read_mark
+from nuclens.jobs.names import LISTED
 from nuclens.jobs.results import DONE, JOURNAL
+from nuclens.jobs.standing import Standing, entries_of, standing
 
 QUIET_S = 600.0  # without a new tile, a run may be dead; slow ones have ten of their own tiles' times
 _SLOW = 10
@@ -113,8 +114,8 @@ def _look(folder: Path, entry: Entry, now: float) -> _Seen:
     """One slide; its journal is looked at before its record, which is written before the journal goes."""
     journal = DiskJournal(folder / JOURNAL)
     blocks = {path: moved for path in journal.blocks() for moved in _times([path])}
-    tiles = read_mark(journal.folder / TILES).get("tiles")
-    plan = journal.plan()
+    tiles = read_mark(journal.folder / TILES, {"tiles": int}).get("tiles")
+    plan, grew = journal.plan(), journal.moved()
     moments = sorted(blocks.values())
     working = [
         journal.folder / TILES,
@@ -123,15 +124,16 @@ def _look(folder: Path, entry: Entry, now: float) -> _Seen:
         *folder.glob(f"{PREFIX}*/.*"),
     ]
     moved = max([*moments, *_times(working)], default=0.0)
-    record = read_mark(folder / DONE)
-    failure = read_mark(folder / FAILED)
+    stands = standing(folder, entry)
+    record = stands.record
     [ended] = _times([folder / DONE]) or [0.0]
-    if record and (not plan or record.get("plan") == plan):
-        done = int(record["tiles"])
-        status = SlideStatus(entry.name, str(entry.path), "done", done, done, int(record["nuclei"]))
+    # A journal that is younger than the record is that of a run that does the slide again.
+    if record and (not plan or (record["plan"] == plan and grew <= ended)):
+        done = record["tiles"]
+        status = SlideStatus(entry.name, str(entry.path), "done", done, done, record["nuclei"])
         return _Seen(status, ((ended, done),), ended)
     idle = not moments or now - moved > _patience(moments)
-    state, reason = _unfinished(failure, folder, moved, idle)
+    state, reason = _unfinished(stands, folder, moved, idle)
     pace = _pace([(moment, 1) for moment in moments])
     left = None
     if state == "running" and tiles and pace is not None:
@@ -142,11 +144,11 @@ def _look(folder: Path, entry: Entry, now: float) -> _Seen:
     return _Seen(status, tuple((moment, 1) for moment in moments), moved)
 
 
-def _unfinished(failure: dict[str, Any], folder: Path, moved: float, idle: bool) -> tuple[State, str]:
+def _unfinished(stands: Standing, folder: Path, moved: float, idle: bool) -> tuple[State, str]:
     """State of a slide without a record that counts, and why it failed."""
     [failed] = _times([folder / FAILED]) or [0.0]
-    if failure and failed >= moved:
-        return "failed", str(failure.get("message", ""))
+    if stands.failed and failed >= moved:
+        return "failed", stands.reason
     if not moved:
         return "waiting", ""
     return "stopped" if idle else "running", ""
@@ -192,9 +194,13 @@ def _pace(times: Sequence[tuple[float, int]]) -> float | None:
 def _seconds_left(slides: Sequence[SlideStatus], pace: float | None) -> float | None:
     """What all open slides take; those not opened yet count as large as the mean of the others."""
     known = [slide.tiles for slide in slides if slide.tiles is not None]
-    unopened = sum(slide.state == "waiting" and slide.tiles is None for slide in slides)
+    unopened = sum(slide.state == "waiting" and slide.tiles is None and not slide.tiles_done for slide in slides)
     if pace is None or (unopened and not known):
         return None
-    left = sum((slide.tiles or 0) - slide.tiles_done for slide in slides if slide.state in ("running", "waiting"))
+    left = sum(
+        max(0, slide.tiles - slide.tiles_done)
+        for slide in slides
+        if slide.tiles is not None and slide.state in ("running", "waiting")
+    )
     mean = math.fsum(known) / len(known) if known else 0.0
     return pace * (left + unopened * mean)

@@ -50,6 +50,7 @@ class CohortPage:
         estimates: Group, quantity, type and value.
         slides: Group, patient and record of the slides that are in the numbers, by name.
         left: The others.
+        unlike: In what the slides were not made alike.
     """
 
     name: str
@@ -60,6 +61,7 @@ class CohortPage:
     estimates: Sequence[tuple[str, str, str, Estimate]]
     slides: Mapping[str, tuple[str, str, dict[str, Any]]]
     left: Sequence[Left] = field(default_factory=tuple)
+    unlike: Sequence[str] = ()
 
     @property
     def groups(self) -> list[str]:
@@ -121,6 +123,8 @@ def _left(cohort: CohortPage) -> Html:
         for name, (_, _, record) in cohort.slides.items()
         for warning in record["warnings"]
     ]
+    if cohort.unlike:
+        lines.insert(0, Html(f"the slides were not all made alike; they differ in {', '.join(cohort.unlike)}"))
     twice = _in_several_groups(cohort)
     if twice:
         who = "1 patient has" if twice == 1 else f"{twice:,} patients have"

@@ -81,8 +81,17 @@ def write_rows(path: Path, header: Iterable[str], rows: Iterable[tuple[Any, ...]
     Raises:
         OutputError: It cannot be written.
     """
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        # An empty cell stands for what is undefined.
-        writer.writerows(tuple("" if cell != cell else cell for cell in row) for row in rows)
+        writer.writerow(map(_cell, header))
+        writer.writerows(map(_cell, row) for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    """A cell as it is written: empty where the value is undefined, and no return alone, which Python does not quote."""
+    if isinstance(value, str):
+        return value.replace("\r\n", "\n").replace("\r", "\n")
+    return "" if value != value else value
