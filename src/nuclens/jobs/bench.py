@@ -120,8 +120,9 @@ class Bench(WorkerPlugin):  # type: ignore[misc] # distributed is taken without 
         try:
             self._segmenter = await asyncio.to_thread(self.tool.load, threads)
             refused = self.terms.differences(terms_of(self._segmenter))
-        except NuclensError as error:
-            refused = str(error)
+        except (NuclensError, RuntimeError, OSError, MemoryError) as error:
+            # Of an engine too: here it would end the command, for which others work.
+            refused = str(error) or repr(error)
         if refused:
             worker.log_event(self.name, {"address": worker.address, "refused": refused})
         else:

@@ -454,9 +454,10 @@ def _found(client: Any, scheduler: str, tool: Tool) -> dict[str, Terms | str]:
     return {address: one if isinstance(one, Terms | str) else repr(one) for address, one in told.items()}
 
 
-def _described(tool: Tool) -> Terms | str:
+def _described(tool: Tool, dask_worker: Any) -> Terms | str:
     try:
-        return terms_of(tool.load(1))
+        # With its own number of threads, which torch has for all of a process: others may be at work there.
+        return terms_of(tool.load(dask_worker.state.nthreads))
     except NuclensError as error:
         return str(error)
 
@@ -487,8 +488,7 @@ def _left_behind(client: Any) -> list[str]:
     """Benches of commands that were killed: they hold a model on every worker."""
     try:
         left: list[str] = client.run_on_scheduler(ownerless)
-    except ImportError:
-        # A scheduler need not have nuclens.
+    except ImportError:  # a scheduler need not have nuclens
         return []
     return left
 
