@@ -163,6 +163,43 @@ def test_the_same_path_and_plane_are_shown_whichever_file_is_named(
             assert slide.identifiers["dicom.SOPInstanceUID"].endswith(".2")
 
 
+def sparse(dataset: Any) -> None:
+    """Grey, and of its 6 x 4 tiles the first and the last."""
+    tiles = np.frombuffer(dataset.PixelData, np.uint8).reshape(24, 256, 3)[[0, 23], :, 0]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    del dataset.PlanarConfiguration
+    dataset.NumberOfFrames, dataset.PixelData = 2, tiles.tobytes()
+    dataset.DimensionOrganizationType = "TILED_SPARSE"
+    dataset.PerFrameFunctionalGroupsSequence = [pydicom.Dataset(), pydicom.Dataset()]
+    for frame, (row, column) in zip(dataset.PerFrameFunctionalGroupsSequence, ((1, 1), (81, 49)), strict=True):
+        place = pydicom.Dataset()
+        place.RowPositionInTotalImagePixelMatrix, place.ColumnPositionInTotalImagePixelMatrix = row, column
+        for axis in "XYZ":
+            setattr(place, f"{axis}OffsetInSlideCoordinateSystem", 0)
+        frame.PlanePositionSlideSequence = [place]
+
+
+def test_what_grey_images_leave_out_is_white(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    write_dicom(tmp_path / "a.dcm", rgb)
+    changed(tmp_path / "a.dcm", sparse)
+    with closing(PLUGIN.open(tmp_path / "a.dcm")) as slide:
+        expected = np.full_like(rgb, 255)
+        expected[:16, :16], expected[80:, 48:] = rgb[:16, :16, :1], rgb[80:, 48:, :1]
+        np.testing.assert_array_equal(slide.read((0, 0, 96, 64)), expected)
+        np.testing.assert_array_equal(slide.read((20, 20, 30, 31)), expected[20:30, 20:31])
+
+
+@pytest.mark.parametrize(("step", "reader"), [(2, "wsidicom"), (2.5, "openslide"), (3, "openslide")])
+def test_levels_of_no_power_of_two_are_left_to_openslide(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], step: float, reader: str
+) -> None:
+    write_dicom(tmp_path / "1.dcm", rgb)
+    coarse = np.ascontiguousarray(rgb[: int(96 / step), : int(64 / step)])
+    write_dicom(tmp_path / "2.dcm", coarse, number=2, mpp=0.25 * step)
+    with closing(open_image(tmp_path / "1.dcm")) as slide:
+        assert (slide.reader, slide.levels) == (reader, ((96, 64), coarse.shape[:2]))
+
+
 WALLED = """
 import sys
 from pathlib import Path

@@ -76,6 +76,8 @@ class DicomSlide:
         self.levels = tuple(sizes[k] for k in kept)
         self.shape = self.plane = sizes[0]
         self._numbers = [found[k].level for k in kept]
+        for k in kept:
+            _leave_white(found[k].image_data_map[self._shown])
         spacing = finest.mpp
         self.mpp, notes = plausible_mpp(spacing.width, spacing.height)
         said = finest.dataset.as_dataset()
@@ -194,6 +196,12 @@ def _shown(level: Any) -> tuple[str, float]:
     planes = level.focal_planes_by_optical_path
     path = min(planes)
     return path, planes[path][(len(planes[path]) - 1) // 2]
+
+
+def _leave_white(data: Any) -> None:
+    """Make tiles that lack in grey images white, as they are in others: wsidicom has them black."""
+    if data.samples_per_pixel == 1:
+        data.blank_tile = np.broadcast_to(np.uint8(255), (data.tile_size.height, data.tile_size.width))
 
 
 def _power(dataset: Any, path: str) -> float | None:
