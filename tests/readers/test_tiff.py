@@ -300,6 +300,17 @@ def test_resolution(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], options: Op
         assert slide.mpp == (None if mpp is None else pytest.approx(mpp))
 
 
+def test_ome_tells_the_size_of_pixels_behind_a_label_too(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Its text stands in the first page alone, and the resolution tag of a label or of the slide is worth less."""
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
+        label = {"Name": "label", "PhysicalSizeX": 3.0, "PhysicalSizeY": 3.0}
+        writer.write(rgb[:20, :30].copy(), photometric="rgb", metadata=label)
+        sides = {"Name": "slide", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+        writer.write(rgb, photometric="rgb", metadata=sides, resolution=(10_000, 10_000), resolutionunit=3)
+    with closing(PLUGIN.open(tmp_path / "a.ome.tif")) as slide:
+        assert (slide.shape, slide.mpp) == ((50, 37), 0.25)
+
+
 def test_unequal_sides_of_a_pixel_are_told(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
     with saved(tmp_path, rgb, **ome(PhysicalSizeX=0.2, PhysicalSizeY=0.3)) as slide:
         assert slide.mpp == pytest.approx(0.25)

@@ -98,7 +98,7 @@ class TiffSlide:
         self._bits = sample_bits(self._levels[-1].brightest()) if series.dtype == np.uint16 else 8
         power = _APERIO_POWER.search(series.keyframe.description)
         self.power = float(power[1]) if power else None
-        stated = _pixel_um(series.keyframe)
+        stated = _pixel_um(series.keyframe, first.description)
         self.mpp, mpp_notes = plausible_mpp(*stated) if stated else (None, ())
         self.notes = (*self._rgb((0, 0, 1, 1), 0)[1], *mpp_notes)
 
@@ -266,11 +266,16 @@ def _need_whole(page: Any, segments: int) -> None:
         raise UnreadableImageError(f"ends at byte {page.parent.filehandle.size} of {end}; copy it again")
 
 
-def _pixel_um(page: Any) -> tuple[float, float] | None:
-    """Width and height of a pixel in micrometres, as far as the file states them in a unit."""
-    text = page.description
-    if "<OME" in text and (stated := stated_pixel_um(text, page.imagelength, page.imagewidth)):
+def _pixel_um(page: Any, opening: str) -> tuple[float, float] | None:
+    """Width and height of a pixel in micrometres, as far as the file states them in a unit.
+
+    Args:
+        page: Of the picture.
+        opening: Description of the file's first page, where OME's text tells of the pictures of all pages.
+    """
+    if "<OME" in opening and (stated := stated_pixel_um(opening, page.imagelength, page.imagewidth)):
         return stated
+    text = page.description
     if found := _APERIO_MPP.search(text):
         return float(found[1]), float(found[1])
     unit = _RESOLUTION_UNITS.get(page.tags.valueof(296, default=2), "")

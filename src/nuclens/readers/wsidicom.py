@@ -192,7 +192,7 @@ def _need_plausible(path: Path) -> None:
 
 
 def _shown(level: Any) -> tuple[str, float]:
-    """Optical path, and focal plane in micrometres, of what is shown of a level: by what files say, not by their order."""
+    """Optical path and focal plane in micrometres that are shown of a level: by what files say, not by their order."""
     planes = level.focal_planes_by_optical_path
     path = min(planes)
     return path, planes[path][(len(planes[path]) - 1) // 2]
