@@ -31,6 +31,18 @@ def test_alpha_is_composited_on_white() -> None:
     assert notes == ("alpha composited on white",)
 
 
+def test_premultiplied_colours_are_not_multiplied_again() -> None:
+    rgba = np.array([[[10, 20, 30, 255], [0, 0, 0, 0], [0, 50, 128, 128], [9, 9, 200, 100]]], np.uint8)
+    got, notes = to_rgb8(rgba, premultiplied=True)
+    assert got.tolist() == [[[10, 20, 30], [255, 255, 255], [127, 177, 255], [164, 164, 255]]]
+    assert notes == ("alpha composited on white",)
+
+
+def test_alpha_does_not_tell_how_bright_colours_get() -> None:
+    rgba = np.array([[[4095, 2048, 0, 65535]]], np.uint16)
+    assert to_rgb8(rgba)[0].tolist() == [[[255, 128, 0]]]
+
+
 def test_sixteen_bits_use_their_full_range() -> None:
     got, notes = to_rgb8(np.array([[0, 257, 4096, 65535]], np.uint16))
     assert got[0, :, 0].tolist() == [0, 1, 16, 255]

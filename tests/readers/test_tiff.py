@@ -132,6 +132,35 @@ def test_alpha_lies_on_white_and_is_told(tmp_path: Path) -> None:
         assert slide.notes == ("alpha composited on white",)
 
 
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize(("kind", "seen", "note"), [
+    ("unspecified", [200, 100, 50], "a fourth channel that is not said to be alpha is left out"),
+    ("assocalpha", [255, 227, 177], "alpha composited on white"),
+    ("unassalpha", [227, 177, 152], "alpha composited on white"),
+])  # fmt: skip
+def test_a_fourth_channel_is_what_the_file_says(
+    tmp_path: Path, kind: str, seen: list[int], note: str, planar: bool
+) -> None:
+    rgba: np.ndarray = np.full((20, 20, 4), (200, 100, 50, 128), np.uint8)
+    options: Options = {"photometric": "rgb", "extrasamples": [kind], "tile": (16, 16)}
+    if planar:
+        rgba, options = np.moveaxis(rgba, 2, 0), options | {"planarconfig": "separate"}
+    with saved(tmp_path, rgba, **options) as slide:
+        assert (whole(slide) == seen).all()
+        assert slide.notes == (note,)
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("kind", ["unspecified", "assocalpha", "unassalpha"])
+def test_a_fourth_channel_does_not_tell_how_bright_colours_get(tmp_path: Path, kind: str, planar: bool) -> None:
+    rgba: np.ndarray = np.full((20, 20, 4), (4095, 2048, 0, 65535), np.uint16)
+    options: Options = {"photometric": "rgb", "extrasamples": [kind], "tile": (16, 16)}
+    if planar:
+        rgba, options = np.moveaxis(rgba, 2, 0), options | {"planarconfig": "separate"}
+    with saved(tmp_path, rgba, **options) as slide:
+        assert (whole(slide) == (255, 128, 0)).all()
+
+
 @pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
 @pytest.mark.parametrize(("brightest", "bits"), [(4095, 12), (65535, 16)])
 def test_one_bright_pixel_decides_for_all_tiles(tmp_path: Path, brightest: int, bits: int, photometric: str) -> None:

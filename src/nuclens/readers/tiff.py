@@ -46,6 +46,7 @@ _DAMAGE = (
 )
 _CHANNELS = {"YX": (1,), "YXS": (1, 3, 4), "SYX": (3, 4), "CYX": (3,)}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
+_NO_ALPHA, _PREMULTIPLIED = 0, 1  # of a fourth channel; 2 is alpha that colours were not multiplied by
 # Compressions by TIFF's numbers: as it is, LZW, deflate twice, PackBits, LZMA, ZSTD twice.
 _PLAIN = (1, 5, 8, 32946, 32773, 34925, 50000, 34926)
 _JPEG = (7, 33007)  # their decoder turns YCbCr into RGB
@@ -100,7 +101,8 @@ class TiffSlide:
         self.power = float(power[1]) if power else None
         stated = _pixel_um(series.keyframe, first.description)
         self.mpp, mpp_notes = plausible_mpp(*stated) if stated else (None, ())
-        self.notes = (*self._rgb((0, 0, 1, 1), 0)[1], *mpp_notes)
+        left_out = ("a fourth channel that is not said to be alpha is left out",) if self._levels[0].beyond else ()
+        self.notes = (*self._rgb((0, 0, 1, 1), 0)[1], *left_out, *mpp_notes)
 
     @cached_property
     def digest(self) -> str:
@@ -128,9 +130,10 @@ class TiffSlide:
         self._file.close()
 
     def _rgb(self, box: Box, level: int) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[str, ...]]:
-        samples = self._levels[level].read(box)
-        top = (1 << self._bits) - 1
-        return to_rgb8(top - np.minimum(samples, top) if self._levels[level].inverted else samples, self._bits)
+        source, top = self._levels[level], (1 << self._bits) - 1
+        samples = source.read(box)
+        samples = top - np.minimum(samples, top) if source.inverted else samples
+        return to_rgb8(samples, self._bits, premultiplied=source.premultiplied)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,29 +173,39 @@ class _Level:
         need_decodable(*(self._side if key.is_tiled else self.shape))
         self._grid = (-(-self.shape[0] // self._side[0]), -(-self.shape[1] // self._side[1]))
         planes = key.samplesperpixel if key.planarconfig == 2 else 1
-        self._layers = [(page, plane) for page in series.pages for plane in range(planes)]
         self._depth = key.samplesperpixel // planes
+        alpha = key.extrasamples[-1] if key.samplesperpixel == 4 and key.extrasamples else _NO_ALPHA
+        self.beyond, self.premultiplied = key.samplesperpixel == 4 and alpha == _NO_ALPHA, alpha == _PREMULTIPLIED
+        layers = [(page, plane) for page in series.pages for plane in range(planes)]
+        self._channels = len(layers) * self._depth - self.beyond
+        self._layers = layers[: self._channels]
         self._lock = threading.Lock()
         self._kept: dict[tuple[int, int, int], Any] = {}
-        for page, _ in self._layers:
+        for page, _ in layers:
             _need_whole(page, self._grid[0] * self._grid[1] * planes)
 
     def read(self, box: Box) -> Shaped[np.ndarray, "h w c"]:
-        size = (box[2] - box[0], box[3] - box[1], len(self._layers) * self._depth)
+        size = (box[2] - box[0], box[3] - box[1], self._channels)
         canvas = np.full(size, 0 if self.inverted else np.iinfo(self._key.dtype).max, self._key.dtype)
         known, kept = self._kept, {}
         for place in self._places(box):
             segment = kept[place] = known[place] if place in known else self._decoded(*place)
             if segment is not None:
                 layer = canvas[..., place[0] * self._depth : (place[0] + 1) * self._depth]
-                paste(segment, layer, place[1] * self._side[0] - box[0], place[2] * self._side[1] - box[1])
+                paste(
+                    segment[..., : layer.shape[2]],
+                    layer,
+                    place[1] * self._side[0] - box[0],
+                    place[2] * self._side[1] - box[1],
+                )
         self._kept = kept
         return canvas
 
     def brightest(self) -> int:
-        """Largest sample, found with one segment in memory at a time."""
-        segments = (self._decoded(*place) for place in self._places((0, 0, *self.shape)))
-        return max((int(segment.max()) for segment in segments if segment is not None), default=0)
+        """Largest sample of a colour, found with one segment in memory at a time."""
+        places = (place for place in self._places((0, 0, *self.shape)) if place[0] < 3)
+        segments = (self._decoded(*place) for place in places)
+        return max((int(segment[..., :3].max()) for segment in segments if segment is not None), default=0)
 
     def _places(self, box: Box) -> Iterator[tuple[int, int, int]]:
         for layer in range(len(self._layers)):
