@@ -61,6 +61,14 @@ def test_a_part_is_scaled_like_its_picture() -> None:
     assert to_rgb8(part, bits=12)[0][0, 2, 0] == 255
 
 
+@pytest.mark.parametrize(("dtype", "bits"), [(np.uint8, 1), (np.uint8, 4), (np.uint16, 10), (np.uint16, 14)])
+def test_known_bits_are_scaled_to_the_full_range(dtype: type, bits: int) -> None:
+    top = (1 << bits) - 1
+    got, notes = to_rgb8(np.array([[0, top // 3, top]], dtype), bits)
+    assert got[0, :, 0].tolist() == [0, round(top // 3 / top * 255), 255]
+    assert notes == (f"{bits}-bit samples scaled to 8 bit",)
+
+
 @pytest.mark.parametrize(("brightest", "bits"), [(0, 12), (4095, 12), (4096, 16), (65535, 16)])
 def test_the_brightest_sample_tells_the_bits(brightest: int, bits: int) -> None:
     assert sample_bits(brightest) == bits

@@ -91,6 +91,18 @@ def rgb() -> UInt8[np.ndarray, "h w 3"]:
     return np.random.default_rng(0).integers(0, 256, (50, 37, 3), np.uint8)
 
 
+def packed(path: Path, samples: np.ndarray, bits: int, *, white_is_zero: bool = False) -> None:
+    """A grey TIFF of one strip whose samples lie bit by bit behind each other, as tifffile writes none."""
+    digits = "".join(f"{sample:0{bits}b}" for sample in samples.flat)
+    data = int(digits, 2).to_bytes(len(digits) // 8, "big")
+    height, width = samples.shape
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 0 if white_is_zero else 1)]
+    tags += [(273, 8), (277, 1), (278, height), (279, len(data))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(data))
+    path.write_bytes(head + data + struct.pack("<H", len(tags)) + entries + bytes(4))
+
+
 @contextmanager
 def saved(folder: Path, array: Any, **options: Any) -> Iterator[TiffSlide]:
     tifffile.imwrite(folder / "a.tif", array, **options)
@@ -130,6 +142,19 @@ def test_alpha_lies_on_white_and_is_told(tmp_path: Path) -> None:
     with saved(tmp_path, rgba, photometric="rgb", extrasamples=["unassalpha"], tile=(16, 16)) as slide:
         assert slide.read((0, 0, 1, 2)).tolist() == [[[200, 100, 50], [255, 255, 255]]]
         assert slide.notes == ("alpha composited on white",)
+
+
+@pytest.mark.parametrize("white_is_zero", [False, True])
+@pytest.mark.parametrize("bits", [2, 4, 6, 10, 12, 14])
+def test_samples_are_as_bright_as_the_bits_the_file_states(tmp_path: Path, bits: int, white_is_zero: bool) -> None:
+    """Nothing reaches white here: the brightest sample would tell other bits."""
+    samples = np.arange(16).reshape(2, 8) % (1 << bits - 1)
+    packed(tmp_path / "a.tif", samples, bits, white_is_zero=white_is_zero)
+    with closing(PLUGIN.open(tmp_path / "a.tif")) as slide:
+        top = (1 << bits) - 1
+        expected = np.floor((top - samples if white_is_zero else samples) * 255 / top + 0.5)
+        np.testing.assert_array_equal(whole(slide)[..., 0], expected)
+        assert slide.notes == (f"{bits}-bit samples scaled to 8 bit",)
 
 
 @pytest.mark.parametrize("planar", [False, True])

@@ -41,7 +41,7 @@ class ImageReader:
             data = path.read_bytes()
             header = picture_header(data)
             need_decodable(header.height, header.width)
-            rgb, notes = to_rgb8(_upright(_decoded(data, header), header.orientation))
+            rgb, notes = to_rgb8(_upright(_decoded(data, header), header.orientation), header.bits)
         mpp, mpp_notes = plausible_mpp(*header.pixel_um) if header.pixel_um else (None, ())
         turned = () if header.orientation == 1 else ("turned upright as its Exif orientation says",)
         return ArraySlide(rgb, mpp, hashlib.sha256(data).hexdigest(), (*notes, *mpp_notes, *turned), "image")

@@ -95,8 +95,10 @@ class TiffSlide:
         self.levels = tuple(level.shape for level in self._levels)
         self.shape = self.plane = self.levels[0]
         self.origin = (0, 0)
-        # The coarsest level decides for the whole slide, so that all its tiles are scaled alike.
-        self._bits = sample_bits(self._levels[-1].brightest()) if series.dtype == np.uint16 else 8
+        self._bits = self._levels[0].bits
+        if self._bits == 16:
+            # The coarsest level decides for the whole slide, so that all its tiles are scaled alike.
+            self._bits = sample_bits(self._levels[-1].brightest())
         power = _APERIO_POWER.search(series.keyframe.description)
         self.power = float(power[1]) if power else None
         stated = _pixel_um(series.keyframe, first.description)
@@ -173,6 +175,9 @@ class _Level:
         need_decodable(*(self._side if key.is_tiled else self.shape))
         self._grid = (-(-self.shape[0] // self._side[0]), -(-self.shape[1] // self._side[1]))
         planes = key.samplesperpixel if key.planarconfig == 2 else 1
+        wide = 8 * key.dtype.itemsize
+        # Of channels of different bits, as 5, 6 and 5, tifffile makes full ones.
+        self.bits = min(key.bitspersample, wide) if isinstance(key.bitspersample, int) else wide
         self._depth = key.samplesperpixel // planes
         alpha = key.extrasamples[-1] if key.samplesperpixel == 4 and key.extrasamples else _NO_ALPHA
         self.beyond, self.premultiplied = key.samplesperpixel == 4 and alpha == _NO_ALPHA, alpha == _PREMULTIPLIED
@@ -246,10 +251,11 @@ def _coarser(series: Any, file: tifffile.TiffFile) -> list[Any]:
     # tifffile knows levels that follow each other by one and the same factor; the others stand beside the picture.
     beside = [other for other in file.series if other.keyframe.is_reduced and other.keyframe.is_tiled]
     shape = series.keyframe.imagelength, series.keyframe.imagewidth
+    samples = series.axes, series.dtype, series.keyframe.bitspersample
     found: dict[tuple[int, int], Any] = {}
     for level in (*series.levels[1:], *beside):
         size = level.keyframe.imagelength, level.keyframe.imagewidth
-        if level.axes == series.axes and level.dtype == series.dtype and same_view(shape, size):
+        if (level.axes, level.dtype, level.keyframe.bitspersample) == samples and same_view(shape, size):
             found.setdefault(size, level)
     return [found[size] for size in sorted(found, reverse=True)]
 
