@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from nuclens.core.errors import UnreadableImageError
 from nuclens.core.headers import picture_header
 from nuclens.core.slides import open_image
+from nuclens.readers import image
 from nuclens.readers.image import PLUGIN
 from nuclens.testing.readers import ReaderContract
 
@@ -286,6 +287,24 @@ def bombs() -> list[tuple[str, bytes]]:
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, name: str, data: bytes) -> None:
     with pytest.raises(UnreadableImageError, match=r"claims \d+ x \d+ pixels; at most 1 gigapixel"):
         open_image(save(tmp_path, data, name))
+
+
+def test_a_file_larger_than_any_picture_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(500 << 30)  # a hole: it takes no room on the disk
+    with pytest.raises(UnreadableImageError, match=r"a\.png: has 536870912000 bytes, more than any picture"):
+        open_image(tmp_path / "a.png")
+
+
+def test_a_picture_that_memory_does_not_hold_is_told(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(data: bytes) -> None:
+        raise MemoryError
+
+    monkeypatch.setitem(image._DECODERS, "png", decode)
+    with pytest.raises(UnreadableImageError, match=r"a\.png: .*MemoryError"):
+        open_image(save(tmp_path, encoded(".png", rgb)))
 
 
 def test_another_file_under_our_suffix_says_what_it_is_not(tmp_path: Path) -> None:
