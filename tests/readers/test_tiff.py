@@ -144,6 +144,15 @@ def test_alpha_lies_on_white_and_is_told(tmp_path: Path) -> None:
         assert slide.notes == ("alpha composited on white",)
 
 
+@pytest.mark.parametrize(("turn", "told"), [(0, False), (1, False), (3, True), (8, True), (9, False)])
+def test_a_turn_that_is_not_made_is_told(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], turn: int, told: bool
+) -> None:
+    with saved(tmp_path, rgb, photometric="rgb", extratags=[(274, 3, 1, turn, True)]) as slide:
+        np.testing.assert_array_equal(whole(slide), rgb)
+        assert slide.notes == ((f"its orientation tag, {turn}, is not followed",) if told else ())
+
+
 @pytest.mark.parametrize("white_is_zero", [False, True])
 @pytest.mark.parametrize("bits", [2, 4, 6, 10, 12, 14])
 def test_samples_are_as_bright_as_the_bits_the_file_states(tmp_path: Path, bits: int, white_is_zero: bool) -> None:

@@ -56,6 +56,7 @@ _SPECIAL = {"is_ndpi": "Hamamatsu", "is_scn": "Leica", "is_bif": "Ventana", "is_
 _APERIO_VALUE = r"^Aperio(?s:.*)\|\s*{}\s*=\s*(\d*\.?\d+(?:[eE][+-]?\d+)?)\s*(?:\||$)"
 _APERIO_POWER, _APERIO_MPP = (re.compile(_APERIO_VALUE.format(name)) for name in ("AppMag", "MPP"))
 _IMAGEJ_UNIT = re.compile(r"^unit=(\S+)$", re.MULTILINE)
+_TURNS = range(2, 9)  # of the orientation tag; 1 is none
 _RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 
 
@@ -103,8 +104,7 @@ class TiffSlide:
         self.power = float(power[1]) if power else None
         stated = _pixel_um(series.keyframe, first.description)
         self.mpp, mpp_notes = plausible_mpp(*stated) if stated else (None, ())
-        left_out = ("a fourth channel that is not said to be alpha is left out",) if self._levels[0].beyond else ()
-        self.notes = (*self._rgb((0, 0, 1, 1), 0)[1], *left_out, *mpp_notes)
+        self.notes = (*self._rgb((0, 0, 1, 1), 0)[1], *_unheeded(series.keyframe, self._levels[0].left_out), *mpp_notes)
 
     @cached_property
     def digest(self) -> str:
@@ -179,10 +179,10 @@ class _Level:
         # Of channels of different bits, as 5, 6 and 5, tifffile makes full ones.
         self.bits = min(key.bitspersample, wide) if isinstance(key.bitspersample, int) else wide
         self._depth = key.samplesperpixel // planes
-        alpha = key.extrasamples[-1] if key.samplesperpixel == 4 and key.extrasamples else _NO_ALPHA
-        self.beyond, self.premultiplied = key.samplesperpixel == 4 and alpha == _NO_ALPHA, alpha == _PREMULTIPLIED
+        fourth = (key.extrasamples or (_NO_ALPHA,))[-1] if key.samplesperpixel == 4 else None
+        self.left_out, self.premultiplied = fourth == _NO_ALPHA, fourth == _PREMULTIPLIED
         layers = [(page, plane) for page in series.pages for plane in range(planes)]
-        self._channels = len(layers) * self._depth - self.beyond
+        self._channels = len(layers) * self._depth - self.left_out
         self._layers = layers[: self._channels]
         self._lock = threading.Lock()
         self._kept: dict[tuple[int, int, int], Any] = {}
@@ -197,12 +197,8 @@ class _Level:
             segment = kept[place] = known[place] if place in known else self._decoded(*place)
             if segment is not None:
                 layer = canvas[..., place[0] * self._depth : (place[0] + 1) * self._depth]
-                paste(
-                    segment[..., : layer.shape[2]],
-                    layer,
-                    place[1] * self._side[0] - box[0],
-                    place[2] * self._side[1] - box[1],
-                )
+                segment = segment[..., : layer.shape[2]]
+                paste(segment, layer, place[1] * self._side[0] - box[0], place[2] * self._side[1] - box[1])
         self._kept = kept
         return canvas
 
@@ -283,6 +279,14 @@ def _need_whole(page: Any, segments: int) -> None:
     end = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=False)))
     if end > page.parent.filehandle.size:
         raise UnreadableImageError(f"ends at byte {page.parent.filehandle.size} of {end}; copy it again")
+
+
+def _unheeded(page: Any, left_out: bool) -> Iterator[str]:
+    """What is there of a picture and not shown."""
+    if left_out:
+        yield "a fourth channel that is not said to be alpha is left out"
+    if (turn := page.tags.valueof(274, default=1)) in _TURNS:
+        yield f"its orientation tag, {turn}, is not followed"
 
 
 def _pixel_um(page: Any, opening: str) -> tuple[float, float] | None:

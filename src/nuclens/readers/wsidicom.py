@@ -63,9 +63,10 @@ class DicomSlide:
         """
         self._path, self._handle, self._files = path, handle, files
         found = sorted(handle.levels, key=lambda level: -level.size.width * level.size.height)
-        self._shown = _shown(found[0])
-        found = [level for level in found if self._shown in level.image_data_map]
-        finest = found[0].get_instance(self._shown[1], self._shown[0])
+        self._path_shown, self._plane_shown = shown = _shown(found[0])
+        found = [level for level in found if shown in level.image_data_map]
+        images = [level.get_instance(self._plane_shown, self._path_shown) for level in found]
+        finest = images[0]
         if np.dtype(finest.image_data.dtype) != np.uint8:
             raise UnsupportedImageError(f"holds {finest.image_data.dtype} samples; wanted 8-bit grey or RGB")
         need_decodable(finest.tile_size.height, finest.tile_size.width)
@@ -77,13 +78,13 @@ class DicomSlide:
         self.shape = self.plane = sizes[0]
         self._numbers = [found[k].level for k in kept]
         for k in kept:
-            _leave_white(found[k].image_data_map[self._shown])
+            _leave_white(images[k].image_data)
         spacing = finest.mpp
         self.mpp, notes = plausible_mpp(spacing.width, spacing.height)
         said = finest.dataset.as_dataset()
-        self.power = _power(said, self._shown[0])
+        self.power = _power(said, shown[0])
         self.identifiers = {f"{IDENTIFIED}{name}": str(said[name].value) for name in IDENTIFIERS if name in said}
-        self.notes = (*notes, *_choices(found[0], *self._shown))
+        self.notes = (*notes, *_choices(found[0], *shown))
 
     @cached_property
     def digest(self) -> str:
@@ -103,14 +104,15 @@ class DicomSlide:
             UnreadableImageError: The file is damaged there.
         """
         need_inside(box, self.levels, level)
-        (height, width), (path, plane) = (box[2] - box[0], box[3] - box[1]), self._shown
+        height, width = box[2] - box[0], box[3] - box[1]
         if not height * width:
             return np.zeros((height, width, 3), np.uint8)
         with reading(self._path, *_damage()):
-            if self._handle is None:
+            handle = self._handle
+            if handle is None:
                 raise UnreadableImageError("is closed")
-            region = ((box[1], box[0]), self._numbers[level], (width, height))
-            pixels = self._handle.read_region(*region, z=plane, path=path, threads=1, as_array=True)
+            region = ((box[1], box[0]), self._numbers[level], (width, height), self._plane_shown, self._path_shown)
+            pixels = handle.read_region(*region, threads=1, as_array=True)
             if pixels.shape[:2] != (height, width):
                 raise UnreadableImageError(f"gave {pixels.shape} for {height} x {width} pixels")
         grey = pixels.ndim == 2 or pixels.shape[2] == 1
@@ -199,7 +201,7 @@ def _shown(level: Any) -> tuple[str, float]:
 
 
 def _leave_white(data: Any) -> None:
-    """Make tiles that lack in grey images white, as they are in others: wsidicom has them black."""
+    """Make tiles that a grey image leaves out white, as in colour: wsidicom has them black."""
     if data.samples_per_pixel == 1:
         data.blank_tile = np.broadcast_to(np.uint8(255), (data.tile_size.height, data.tile_size.width))
 
