@@ -31,6 +31,18 @@ def test_alpha_is_composited_on_white() -> None:
     assert notes == ("alpha composited on white",)
 
 
+def test_premultiplied_colours_are_not_multiplied_again() -> None:
+    rgba = np.array([[[10, 20, 30, 255], [0, 0, 0, 0], [0, 50, 128, 128], [9, 9, 200, 100]]], np.uint8)
+    got, notes = to_rgb8(rgba, premultiplied=True)
+    assert got.tolist() == [[[10, 20, 30], [255, 255, 255], [127, 177, 255], [164, 164, 255]]]
+    assert notes == ("alpha composited on white",)
+
+
+def test_alpha_does_not_tell_how_bright_colours_get() -> None:
+    rgba = np.array([[[4095, 2048, 0, 65535]]], np.uint16)
+    assert to_rgb8(rgba)[0].tolist() == [[[255, 128, 0]]]
+
+
 def test_sixteen_bits_use_their_full_range() -> None:
     got, notes = to_rgb8(np.array([[0, 257, 4096, 65535]], np.uint16))
     assert got[0, :, 0].tolist() == [0, 1, 16, 255]
@@ -47,6 +59,14 @@ def test_a_part_is_scaled_like_its_picture() -> None:
     part = np.array([[0, 257, 60000]], np.uint16)
     assert to_rgb8(part[:, :2], bits=16)[0][0, 1, 0] == 1
     assert to_rgb8(part, bits=12)[0][0, 2, 0] == 255
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(np.uint8, 1), (np.uint8, 4), (np.uint16, 10), (np.uint16, 14)])
+def test_known_bits_are_scaled_to_the_full_range(dtype: type, bits: int) -> None:
+    top = (1 << bits) - 1
+    got, notes = to_rgb8(np.array([[0, top // 3, top]], dtype), bits)
+    assert got[0, :, 0].tolist() == [0, round(top // 3 / top * 255), 255]
+    assert notes == (f"{bits}-bit samples scaled to 8 bit",)
 
 
 @pytest.mark.parametrize(("brightest", "bits"), [(0, 12), (4095, 12), (4096, 16), (65535, 16)])

@@ -15,7 +15,9 @@ import pytest
 from jaxtyping import UInt8
 
 from nuclens.core.errors import UnreadableImageError
+from nuclens.core.headers import picture_header
 from nuclens.core.slides import open_image
+from nuclens.readers import image
 from nuclens.readers.image import PLUGIN
 from nuclens.testing.readers import ReaderContract
 
@@ -287,6 +289,24 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, name: str, data:
         open_image(save(tmp_path, data, name))
 
 
+def test_a_file_larger_than_any_picture_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(500 << 30)  # a hole: it takes no room on the disk
+    with pytest.raises(UnreadableImageError, match=r"a\.png: has 536870912000 bytes, more than any picture"):
+        open_image(tmp_path / "a.png")
+
+
+def test_a_picture_that_memory_does_not_hold_is_told(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(data: bytes) -> None:
+        raise MemoryError
+
+    monkeypatch.setitem(image._DECODERS, "png", decode)
+    with pytest.raises(UnreadableImageError, match=r"a\.png: .*MemoryError"):
+        open_image(save(tmp_path, encoded(".png", rgb)))
+
+
 def test_another_file_under_our_suffix_says_what_it_is_not(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match="begins with b'just tex'; wanted a PNG, JPEG"):
         open_image(save(tmp_path, b"just text"))
@@ -325,6 +345,26 @@ def test_jpeg_2000_in_grey_with_alpha_and_sixteen_bits(tmp_path: Path) -> None:
         (np.array([[0, 65535]], np.uint16), [[0] * 3, [255] * 3]),
     ):
         assert open_image(save(tmp_path, jpeg2000(picture), "a.jp2")).read((0, 0, 1, 2))[0].tolist() == expected
+
+
+@pytest.mark.parametrize("bits", [1, 4, 7, 8, 10, 12, 14, 16])
+def test_jpeg_2000_is_as_bright_as_the_bits_it_states(tmp_path: Path, bits: int) -> None:
+    picture = np.array([[0, (1 << bits) - 1]], np.uint8 if bits <= 8 else np.uint16)
+    data = imagecodecs.jpeg2k_encode(picture, bitspersample=bits, reversible=True, codecformat="j2k")
+    slide = open_image(save(tmp_path, data, "a.j2k"))
+    assert slide.read((0, 0, 1, 2))[0].tolist() == [[0] * 3, [255] * 3]
+    assert slide.notes == (() if bits == 8 else (f"{bits}-bit samples scaled to 8 bit",))
+
+
+def test_bits_of_a_palette_are_not_those_of_its_colours(rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    data = bytes(imagecodecs.jpeg2k_encode(rgb[..., 0] >> 4, bitspersample=4, reversible=True, codecformat="jp2"))
+    assert picture_header(data).bits == 4
+    assert picture_header(with_boxes(data, box(b"pclr", b""))).bits is None
+
+
+def test_jpeg_2000_of_12_bits_is_not_shown_black_where_it_states_16(tmp_path: Path) -> None:
+    data = jpeg2000(np.array([[0, 4095]], np.uint16))
+    assert open_image(save(tmp_path, data, "a.jp2")).notes == ("12-bit samples scaled to 8 bit",)
 
 
 def test_jpeg_2000_in_other_colours_or_without_a_picture_is_named(

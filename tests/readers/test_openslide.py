@@ -237,6 +237,42 @@ def test_a_tile_that_cannot_be_decoded_spoils_no_other() -> None:
         slide.read((0, 0, 1, 1))
 
 
+def test_closing_waits_for_those_that_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library aborts the process where a slide is closed while another thread reads it."""
+    plane = smooth(300, 300)
+    library = Library([plane])
+    slide = library.slide()
+    handle = library.opened[0]
+    original = handle.read_region
+
+    def read(*region: Any) -> np.ndarray:
+        slide.close()
+        return original(*region)
+
+    monkeypatch.setattr(handle, "read_region", read)
+    np.testing.assert_array_equal(slide.read((0, 0, 200, 300)), plane[:200, :, :3])
+    assert handle.closed
+    with pytest.raises(UnreadableImageError, match=r"^a.mrxs: is closed"):
+        slide.read((0, 0, 1, 1))
+
+
+def test_a_second_try_opens_no_slide_again_that_was_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plane = smooth(300, 300)
+    library = Library([plane])
+    slide = library.slide()
+
+    def opened() -> Library.Handle:
+        slide.close()
+        return Library.Handle(library)
+
+    library.opened[0].failed = True
+    monkeypatch.setattr(slide, "_opened", opened)
+    np.testing.assert_array_equal(slide.read((0, 0, 200, 300)), plane[:200, :, :3])
+    assert library.opened[1].closed
+    with pytest.raises(UnreadableImageError, match=r"^a.mrxs: is closed"):
+        slide.read((0, 0, 1, 1))
+
+
 def test_threads_are_not_disturbed_by_the_failures_of_others() -> None:
     plane = smooth(300, 300)
     slide = Library([plane], broken=(250, 250)).slide()

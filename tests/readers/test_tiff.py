@@ -91,6 +91,18 @@ def rgb() -> UInt8[np.ndarray, "h w 3"]:
     return np.random.default_rng(0).integers(0, 256, (50, 37, 3), np.uint8)
 
 
+def packed(path: Path, samples: np.ndarray, bits: int, *, white_is_zero: bool = False) -> None:
+    """A grey TIFF of one strip whose samples lie bit by bit behind each other, as tifffile writes none."""
+    digits = "".join(f"{sample:0{bits}b}" for sample in samples.flat)
+    data = int(digits, 2).to_bytes(len(digits) // 8, "big")
+    height, width = samples.shape
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 0 if white_is_zero else 1)]
+    tags += [(273, 8), (277, 1), (278, height), (279, len(data))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(data))
+    path.write_bytes(head + data + struct.pack("<H", len(tags)) + entries + bytes(4))
+
+
 @contextmanager
 def saved(folder: Path, array: Any, **options: Any) -> Iterator[TiffSlide]:
     tifffile.imwrite(folder / "a.tif", array, **options)
@@ -130,6 +142,57 @@ def test_alpha_lies_on_white_and_is_told(tmp_path: Path) -> None:
     with saved(tmp_path, rgba, photometric="rgb", extrasamples=["unassalpha"], tile=(16, 16)) as slide:
         assert slide.read((0, 0, 1, 2)).tolist() == [[[200, 100, 50], [255, 255, 255]]]
         assert slide.notes == ("alpha composited on white",)
+
+
+@pytest.mark.parametrize(("turn", "told"), [(0, False), (1, False), (3, True), (8, True), (9, False)])
+def test_a_turn_that_is_not_made_is_told(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], turn: int, told: bool
+) -> None:
+    with saved(tmp_path, rgb, photometric="rgb", extratags=[(274, 3, 1, turn, True)]) as slide:
+        np.testing.assert_array_equal(whole(slide), rgb)
+        assert slide.notes == ((f"its orientation tag, {turn}, is not followed",) if told else ())
+
+
+@pytest.mark.parametrize("white_is_zero", [False, True])
+@pytest.mark.parametrize("bits", [2, 4, 6, 10, 12, 14])
+def test_samples_are_as_bright_as_the_bits_the_file_states(tmp_path: Path, bits: int, white_is_zero: bool) -> None:
+    """Nothing reaches white here: the brightest sample would tell other bits."""
+    samples = np.arange(16).reshape(2, 8) % (1 << bits - 1)
+    packed(tmp_path / "a.tif", samples, bits, white_is_zero=white_is_zero)
+    with closing(PLUGIN.open(tmp_path / "a.tif")) as slide:
+        top = (1 << bits) - 1
+        expected = np.floor((top - samples if white_is_zero else samples) * 255 / top + 0.5)
+        np.testing.assert_array_equal(whole(slide)[..., 0], expected)
+        assert slide.notes == (f"{bits}-bit samples scaled to 8 bit",)
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize(("kind", "seen", "note"), [
+    ("unspecified", [200, 100, 50], "a fourth channel that is not said to be alpha is left out"),
+    ("assocalpha", [255, 227, 177], "alpha composited on white"),
+    ("unassalpha", [227, 177, 152], "alpha composited on white"),
+])  # fmt: skip
+def test_a_fourth_channel_is_what_the_file_says(
+    tmp_path: Path, kind: str, seen: list[int], note: str, planar: bool
+) -> None:
+    rgba: np.ndarray = np.full((20, 20, 4), (200, 100, 50, 128), np.uint8)
+    options: Options = {"photometric": "rgb", "extrasamples": [kind], "tile": (16, 16)}
+    if planar:
+        rgba, options = np.moveaxis(rgba, 2, 0), options | {"planarconfig": "separate"}
+    with saved(tmp_path, rgba, **options) as slide:
+        assert (whole(slide) == seen).all()
+        assert slide.notes == (note,)
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("kind", ["unspecified", "assocalpha", "unassalpha"])
+def test_a_fourth_channel_does_not_tell_how_bright_colours_get(tmp_path: Path, kind: str, planar: bool) -> None:
+    rgba: np.ndarray = np.full((20, 20, 4), (4095, 2048, 0, 65535), np.uint16)
+    options: Options = {"photometric": "rgb", "extrasamples": [kind], "tile": (16, 16)}
+    if planar:
+        rgba, options = np.moveaxis(rgba, 2, 0), options | {"planarconfig": "separate"}
+    with saved(tmp_path, rgba, **options) as slide:
+        assert (whole(slide) == (255, 128, 0)).all()
 
 
 @pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
@@ -298,6 +361,17 @@ def ome(**physical: Any) -> Options:
 def test_resolution(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], options: Options, mpp: float | None) -> None:
     with saved(tmp_path, rgb, **options) as slide:
         assert slide.mpp == (None if mpp is None else pytest.approx(mpp))
+
+
+def test_ome_tells_the_size_of_pixels_behind_a_label_too(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Its text stands in the first page alone, and the resolution tag of a label or of the slide is worth less."""
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
+        label = {"Name": "label", "PhysicalSizeX": 3.0, "PhysicalSizeY": 3.0}
+        writer.write(rgb[:20, :30].copy(), photometric="rgb", metadata=label)
+        sides = {"Name": "slide", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+        writer.write(rgb, photometric="rgb", metadata=sides, resolution=(10_000, 10_000), resolutionunit=3)
+    with closing(PLUGIN.open(tmp_path / "a.ome.tif")) as slide:
+        assert (slide.shape, slide.mpp) == ((50, 37), 0.25)
 
 
 def test_unequal_sides_of_a_pixel_are_told(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:

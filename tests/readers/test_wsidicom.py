@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from nuclens.readers.wsidicom import PLUGIN, DicomSlide
 from nuclens.testing.readers import ReaderContract
 from nuclens.testing.slides import shrunk, write_dicom
 
+pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
 pytest.importorskip("wsidicom", reason="wsidicom is not installed")
 
 
@@ -116,6 +118,86 @@ def test_after_closing_nothing_is_read(tmp_path: Path, rgb: UInt8[np.ndarray, "h
     slide.close()
     with pytest.raises(UnreadableImageError, match=r"one\.dcm: is closed"):
         slide.read((0, 0, 1, 1))
+
+
+def changed(path: Path, change: Callable[[Any], None]) -> None:
+    dataset = pydicom.dcmread(path)
+    change(dataset)
+    dataset.save_as(path)
+
+
+def second_path(dataset: Any) -> None:
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    dataset.OpticalPathSequence[0].OpticalPathIdentifier = "0"  # sorts before the first file's
+    dataset.OpticalPathSequence[0].ObjectiveLensPower = 20
+
+
+def lower_plane(dataset: Any) -> None:
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    origin = pydicom.Dataset()
+    origin.XOffsetInSlideCoordinateSystem = origin.YOffsetInSlideCoordinateSystem = 0
+    origin.ZOffsetInSlideCoordinateSystem = -5  # micrometres, where the others are millimetres
+    dataset.TotalPixelMatrixOriginSequence = [origin]
+
+
+@pytest.mark.parametrize(("change", "note", "power"), [
+    (second_path, "has 2 optical paths; 0 is shown", 20),
+    (lower_plane, "has 2 focal planes; -5 µm is shown", 40),
+])  # fmt: skip
+def test_the_same_path_and_plane_are_shown_whichever_file_is_named(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], change: Callable[[Any], None], note: str, power: float
+) -> None:
+    """The digest is that of the series, so the pixels must be too; a level of the other path or plane is none."""
+    write_dicom(tmp_path / "1.dcm", 255 - rgb)
+    write_dicom(tmp_path / "2.dcm", rgb, number=2)
+    write_dicom(tmp_path / "3.dcm", shrunk(255 - rgb, 2), number=3, mpp=0.5)
+    write_dicom(tmp_path / "4.dcm", shrunk(rgb, 4), number=4, mpp=1.0)
+    for name in ("2.dcm", "4.dcm"):
+        changed(tmp_path / name, change)
+    for number in range(1, 5):
+        with closing(PLUGIN.open(tmp_path / f"{number}.dcm")) as slide:
+            assert slide.levels == ((96, 64), (24, 16))
+            np.testing.assert_array_equal(slide.read((0, 0, 96, 64)), rgb)
+            np.testing.assert_array_equal(slide.read((0, 0, 24, 16), 1), shrunk(rgb, 4))
+            assert (slide.notes, slide.power) == ((note,), power)
+            assert slide.identifiers["dicom.SOPInstanceUID"].endswith(".2")
+
+
+def sparse(dataset: Any) -> None:
+    """Grey, and of its 6 x 4 tiles the first and the last."""
+    tiles = np.frombuffer(dataset.PixelData, np.uint8).reshape(24, 256, 3)[[0, 23], :, 0]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    del dataset.PlanarConfiguration
+    dataset.NumberOfFrames, dataset.PixelData = 2, tiles.tobytes()
+    dataset.DimensionOrganizationType = "TILED_SPARSE"
+    dataset.PerFrameFunctionalGroupsSequence = [pydicom.Dataset(), pydicom.Dataset()]
+    for frame, (row, column) in zip(dataset.PerFrameFunctionalGroupsSequence, ((1, 1), (81, 49)), strict=True):
+        place = pydicom.Dataset()
+        place.RowPositionInTotalImagePixelMatrix, place.ColumnPositionInTotalImagePixelMatrix = row, column
+        for axis in "XYZ":
+            setattr(place, f"{axis}OffsetInSlideCoordinateSystem", 0)
+        frame.PlanePositionSlideSequence = [place]
+
+
+def test_what_grey_images_leave_out_is_white(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    write_dicom(tmp_path / "a.dcm", rgb)
+    changed(tmp_path / "a.dcm", sparse)
+    with closing(PLUGIN.open(tmp_path / "a.dcm")) as slide:
+        expected = np.full_like(rgb, 255)
+        expected[:16, :16], expected[80:, 48:] = rgb[:16, :16, :1], rgb[80:, 48:, :1]
+        np.testing.assert_array_equal(slide.read((0, 0, 96, 64)), expected)
+        np.testing.assert_array_equal(slide.read((20, 20, 30, 31)), expected[20:30, 20:31])
+
+
+@pytest.mark.parametrize(("step", "reader"), [(2, "wsidicom"), (2.5, "openslide"), (3, "openslide")])
+def test_levels_of_no_power_of_two_are_left_to_openslide(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], step: float, reader: str
+) -> None:
+    write_dicom(tmp_path / "1.dcm", rgb)
+    coarse = np.ascontiguousarray(rgb[: int(96 / step), : int(64 / step)])
+    write_dicom(tmp_path / "2.dcm", coarse, number=2, mpp=0.25 * step)
+    with closing(open_image(tmp_path / "1.dcm")) as slide:
+        assert (slide.reader, slide.levels) == (reader, ((96, 64), coarse.shape[:2]))
 
 
 WALLED = """

@@ -34,6 +34,7 @@ class Header:
         width: Columns as stored.
         pixel_um: Width and height of a pixel in micrometres, where stated.
         orientation: Exif's number of the turn that sets the picture upright; 1 is none.
+        bits: Of every sample, where JPEG 2000 states fewer than it takes in memory.
     """
 
     format: str
@@ -41,6 +42,7 @@ class Header:
     width: int
     pixel_um: tuple[float, float] | None = None
     orientation: int = 1
+    bits: int | None = None
 
 
 def picture_header(data: bytes) -> Header:
@@ -198,12 +200,16 @@ def _jpeg2000(data: bytes) -> Header:
     colour = boxes.get(b"colr", b"")
     if colour[:1] == b"\1" and struct.unpack_from(">I", colour, 3)[0] == _JP2_LUMA_CHROMA:
         raise UnreadableImageError("JPEG 2000 in luma and chroma; wanted grey or RGB: save it as RGB")
+    depths = {1 + depth for depth in struct.unpack_from(">" + "Bxx" * channels, boxes[b"jp2c"], 42)}
+    # Colours of a palette have bits of their own.
+    stated = depths.pop() if len(depths) == 1 and b"pclr" not in boxes else 8
+    bits = stated if stated < 16 and stated != 8 else None
     pixel_um = None
     if resolution := dict(_jp2_boxes(boxes.get(b"res ", b""))).get(b"resc"):
         above_y, below_y, above_x, below_x, power_y, power_x = struct.unpack(">4H2b", resolution)
         if above_x and above_y:
             pixel_um = 1e6 * below_x / above_x / 10.0**power_x, 1e6 * below_y / above_y / 10.0**power_y
-    return Header("jpeg2000", bottom - top, right - left, pixel_um)
+    return Header("jpeg2000", bottom - top, right - left, pixel_um, bits=bits)
 
 
 def _jp2_boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:

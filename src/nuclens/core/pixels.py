@@ -13,17 +13,18 @@ _SQUARE = 0.01  # share by which the two sides of a pixel may differ before it i
 
 
 def to_rgb8(
-    array: Shaped[np.ndarray, "..."], bits: int | None = None
+    array: Shaped[np.ndarray, "..."], bits: int | None = None, *, premultiplied: bool = False
 ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[str, ...]]:
     """Eight bits and three channels of any usual picture, and what had to be done to it.
 
-    Grey fills three channels; alpha is composited on white; 16-bit samples are
-    scaled by their full range, or by 12 bits where nothing in the picture is
-    brighter; floats must lie in [0, 1].
+    Grey fills three channels; alpha is composited on white; samples are scaled
+    by the bits that are known, 16-bit ones otherwise by their full range, or by
+    12 bits where no colour in the picture is brighter; floats must lie in [0, 1].
 
     Args:
         array: (h, w), (h, w, 1), (h, w, 3) or (h, w, 4): grey, RGB or RGBA.
-        bits: Meaningful bits of 16-bit samples, where `array` is a part of a picture that decided them.
+        bits: Meaningful bits of integers, where the file states fewer than samples have, or the whole picture decided.
+        premultiplied: Colours were multiplied by alpha already.
 
     Raises:
         ShapeError: Other axes.
@@ -37,7 +38,8 @@ def to_rgb8(
     if samples.shape[2] == 1:
         samples = np.repeat(samples, 3, axis=2)
     if samples.shape[2] == 4:
-        samples, notes = composited(samples), (*notes, "alpha composited on white")
+        laid = _on_white(samples) if premultiplied else composited(samples)
+        samples, notes = laid, (*notes, "alpha composited on white")
     return samples, notes
 
 
@@ -50,6 +52,12 @@ def composited(
     alpha = rgba[..., 3:].astype(np.uint32)
     behind = np.array(background, np.uint32)
     return ((rgba[..., :3] * alpha + behind * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _on_white(rgba: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Pixels with alpha, premultiplied, laid on white."""
+    behind = 255 - rgba[..., 3:].astype(np.uint16)
+    return np.minimum(rgba[..., :3] + behind, 255).astype(np.uint8)
 
 
 def sample_bits(brightest: int) -> int:
@@ -74,12 +82,13 @@ def plausible_mpp(x_um: float, y_um: float) -> tuple[float | None, tuple[str, ..
 def _to_8bit(
     array: Shaped[np.ndarray, "h w c"], bits: int | None
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[str, ...]]:
-    if array.dtype == np.uint8:
+    wide = 8 * array.dtype.itemsize
+    if array.dtype == np.uint8 and (bits is None or bits >= wide):
         return array, ()
-    if array.dtype == np.uint16:
-        bits = sample_bits(int(array.max(initial=0))) if bits is None else bits
+    if array.dtype in (np.uint8, np.uint16):
+        bits = sample_bits(int(array[..., :3].max(initial=0))) if bits is None else bits
         top = (1 << bits) - 1
-        table = (np.minimum(np.arange(1 << 16), top) * 255 + top // 2) // top
+        table = (np.minimum(np.arange(1 << wide), top) * 255 + top // 2) // top
         return table.astype(np.uint8)[array], (f"{bits}-bit samples scaled to 8 bit",)
     if array.dtype.kind == "f":
         if not np.all((array >= 0) & (array <= 1)):

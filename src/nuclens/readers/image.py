@@ -10,9 +10,12 @@ import imagecodecs
 import numpy as np
 from jaxtyping import Shaped
 
+from nuclens.core.errors import UnreadableImageError
 from nuclens.core.headers import Header, bare_png, picture_header
 from nuclens.core.pixels import plausible_mpp, to_rgb8
-from nuclens.core.slides import ArraySlide, need_decodable, reading
+from nuclens.core.slides import MAX_PIXELS, ArraySlide, need_decodable, reading
+
+_MOST_BYTES = 9 * MAX_PIXELS  # four channels of 16 bits that no packing makes smaller, and what stands beside them
 
 # imagecodecs and not OpenCV: it is silent, and refuses a broken file where OpenCV writes to the terminal.
 _DECODERS = {
@@ -37,11 +40,16 @@ class ImageReader:
             UnreadableImageError: It is absent, damaged, cut short, too large or no picture.
         """
         # What the codecs were seen to raise; their own errors are RuntimeErrors.
-        with reading(path, RuntimeError, ValueError, ArithmeticError, LookupError):
+        with reading(path, RuntimeError, ValueError, ArithmeticError, LookupError, MemoryError):
+            size = path.stat().st_size
+            if size > _MOST_BYTES:
+                raise UnreadableImageError(
+                    f"has {size} bytes, more than any picture of a gigapixel: export a tiled TIFF"
+                )
             data = path.read_bytes()
             header = picture_header(data)
             need_decodable(header.height, header.width)
-            rgb, notes = to_rgb8(_upright(_decoded(data, header), header.orientation))
+            rgb, notes = to_rgb8(_upright(_decoded(data, header), header.orientation), header.bits)
         mpp, mpp_notes = plausible_mpp(*header.pixel_um) if header.pixel_um else (None, ())
         turned = () if header.orientation == 1 else ("turned upright as its Exif orientation says",)
         return ArraySlide(rgb, mpp, hashlib.sha256(data).hexdigest(), (*notes, *mpp_notes, *turned), "image")

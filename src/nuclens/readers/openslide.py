@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +57,7 @@ class ScannedSlide:
             UnreadableImageError: What it says makes no sense; the text lacks the path.
         """
         self._path, self._opened, self._parts = path, opened, parts
+        self._lock, self._readers, self._closed = threading.Lock(), 0, False
         self._handle: Any = opened()
         properties = self._handle.properties
         sizes = [(height, width) for width, height in self._handle.level_dimensions]
@@ -95,7 +97,7 @@ class ScannedSlide:
             UnreadableImageError: The file is damaged there.
         """
         need_inside(box, self.levels, level)
-        with reading(self._path, *_damage()):
+        with reading(self._path, *_damage()), self._kept_open():
             parts = list(self._grids[level].parts(box))
             if parts == [box]:
                 return self._pixels(box, level)
@@ -108,19 +110,36 @@ class ScannedSlide:
         return canvas
 
     def close(self) -> None:
-        """Close the file."""
-        if self._handle is not None:
+        """Close the file; threads that read finish first, and the last of them closes it."""
+        with self._lock:
+            self._closed = True
+            self._close_unread()
+
+    @contextmanager
+    def _kept_open(self) -> Iterator[None]:
+        # The library ends the process if it closes what it reads.
+        with self._lock:
+            if self._closed:
+                raise UnreadableImageError("is closed")
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readers -= 1
+                self._close_unread()
+
+    def _close_unread(self) -> None:
+        """Close it if that is wanted and nobody reads; under the lock."""
+        if self._closed and not self._readers and self._handle is not None:
             self._handle.close()
-        self._handle = None
+            self._handle = None
 
     def _pixels(self, box: Box, level: int) -> UInt8[np.ndarray, "h w 3"]:
         row, column = self._grids[level].place(box, self.origin)
         region = ((column, row), self._grids[level].number, (box[3] - box[1], box[2] - box[0]))
-        handle = self._handle
-        if handle is None:
-            raise UnreadableImageError("is closed")
         try:
-            picture = handle.read_region(*region)
+            picture = self._handle.read_region(*region)
         except _damage():
             # A handle that failed once fails for ever: a new one tells whether it was this region that is damaged.
             handle = self._opened()

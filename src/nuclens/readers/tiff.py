@@ -46,6 +46,7 @@ _DAMAGE = (
 )
 _CHANNELS = {"YX": (1,), "YXS": (1, 3, 4), "SYX": (3, 4), "CYX": (3,)}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
+_NO_ALPHA, _PREMULTIPLIED = 0, 1  # of a fourth channel; 2 is alpha that colours were not multiplied by
 # Compressions by TIFF's numbers: as it is, LZW, deflate twice, PackBits, LZMA, ZSTD twice.
 _PLAIN = (1, 5, 8, 32946, 32773, 34925, 50000, 34926)
 _JPEG = (7, 33007)  # their decoder turns YCbCr into RGB
@@ -55,6 +56,7 @@ _SPECIAL = {"is_ndpi": "Hamamatsu", "is_scn": "Leica", "is_bif": "Ventana", "is_
 _APERIO_VALUE = r"^Aperio(?s:.*)\|\s*{}\s*=\s*(\d*\.?\d+(?:[eE][+-]?\d+)?)\s*(?:\||$)"
 _APERIO_POWER, _APERIO_MPP = (re.compile(_APERIO_VALUE.format(name)) for name in ("AppMag", "MPP"))
 _IMAGEJ_UNIT = re.compile(r"^unit=(\S+)$", re.MULTILINE)
+_TURNS = range(2, 9)  # of the orientation tag; 1 is none
 _RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 
 
@@ -94,13 +96,15 @@ class TiffSlide:
         self.levels = tuple(level.shape for level in self._levels)
         self.shape = self.plane = self.levels[0]
         self.origin = (0, 0)
-        # The coarsest level decides for the whole slide, so that all its tiles are scaled alike.
-        self._bits = sample_bits(self._levels[-1].brightest()) if series.dtype == np.uint16 else 8
+        self._bits = self._levels[0].bits
+        if self._bits == 16:
+            # The coarsest level decides for the whole slide, so that all its tiles are scaled alike.
+            self._bits = sample_bits(self._levels[-1].brightest())
         power = _APERIO_POWER.search(series.keyframe.description)
         self.power = float(power[1]) if power else None
-        stated = _pixel_um(series.keyframe)
+        stated = _pixel_um(series.keyframe, first.description)
         self.mpp, mpp_notes = plausible_mpp(*stated) if stated else (None, ())
-        self.notes = (*self._rgb((0, 0, 1, 1), 0)[1], *mpp_notes)
+        self.notes = (*self._rgb((0, 0, 1, 1), 0)[1], *_unheeded(series.keyframe, self._levels[0].left_out), *mpp_notes)
 
     @cached_property
     def digest(self) -> str:
@@ -128,9 +132,10 @@ class TiffSlide:
         self._file.close()
 
     def _rgb(self, box: Box, level: int) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[str, ...]]:
-        samples = self._levels[level].read(box)
-        top = (1 << self._bits) - 1
-        return to_rgb8(top - np.minimum(samples, top) if self._levels[level].inverted else samples, self._bits)
+        source, top = self._levels[level], (1 << self._bits) - 1
+        samples = source.read(box)
+        samples = top - np.minimum(samples, top) if source.inverted else samples
+        return to_rgb8(samples, self._bits, premultiplied=source.premultiplied)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,29 +175,38 @@ class _Level:
         need_decodable(*(self._side if key.is_tiled else self.shape))
         self._grid = (-(-self.shape[0] // self._side[0]), -(-self.shape[1] // self._side[1]))
         planes = key.samplesperpixel if key.planarconfig == 2 else 1
-        self._layers = [(page, plane) for page in series.pages for plane in range(planes)]
+        wide = 8 * key.dtype.itemsize
+        # Of channels of different bits, as 5, 6 and 5, tifffile makes full ones.
+        self.bits = min(key.bitspersample, wide) if isinstance(key.bitspersample, int) else wide
         self._depth = key.samplesperpixel // planes
+        fourth = (key.extrasamples or (_NO_ALPHA,))[-1] if key.samplesperpixel == 4 else None
+        self.left_out, self.premultiplied = fourth == _NO_ALPHA, fourth == _PREMULTIPLIED
+        layers = [(page, plane) for page in series.pages for plane in range(planes)]
+        self._channels = len(layers) * self._depth - self.left_out
+        self._layers = layers[: self._channels]
         self._lock = threading.Lock()
         self._kept: dict[tuple[int, int, int], Any] = {}
-        for page, _ in self._layers:
+        for page, _ in layers:
             _need_whole(page, self._grid[0] * self._grid[1] * planes)
 
     def read(self, box: Box) -> Shaped[np.ndarray, "h w c"]:
-        size = (box[2] - box[0], box[3] - box[1], len(self._layers) * self._depth)
+        size = (box[2] - box[0], box[3] - box[1], self._channels)
         canvas = np.full(size, 0 if self.inverted else np.iinfo(self._key.dtype).max, self._key.dtype)
         known, kept = self._kept, {}
         for place in self._places(box):
             segment = kept[place] = known[place] if place in known else self._decoded(*place)
             if segment is not None:
                 layer = canvas[..., place[0] * self._depth : (place[0] + 1) * self._depth]
+                segment = segment[..., : layer.shape[2]]
                 paste(segment, layer, place[1] * self._side[0] - box[0], place[2] * self._side[1] - box[1])
         self._kept = kept
         return canvas
 
     def brightest(self) -> int:
-        """Largest sample, found with one segment in memory at a time."""
-        segments = (self._decoded(*place) for place in self._places((0, 0, *self.shape)))
-        return max((int(segment.max()) for segment in segments if segment is not None), default=0)
+        """Largest sample of a colour, found with one segment in memory at a time."""
+        places = (place for place in self._places((0, 0, *self.shape)) if place[0] < 3)
+        segments = (self._decoded(*place) for place in places)
+        return max((int(segment[..., :3].max()) for segment in segments if segment is not None), default=0)
 
     def _places(self, box: Box) -> Iterator[tuple[int, int, int]]:
         for layer in range(len(self._layers)):
@@ -233,10 +247,11 @@ def _coarser(series: Any, file: tifffile.TiffFile) -> list[Any]:
     # tifffile knows levels that follow each other by one and the same factor; the others stand beside the picture.
     beside = [other for other in file.series if other.keyframe.is_reduced and other.keyframe.is_tiled]
     shape = series.keyframe.imagelength, series.keyframe.imagewidth
+    samples = series.axes, series.dtype, series.keyframe.bitspersample
     found: dict[tuple[int, int], Any] = {}
     for level in (*series.levels[1:], *beside):
         size = level.keyframe.imagelength, level.keyframe.imagewidth
-        if level.axes == series.axes and level.dtype == series.dtype and same_view(shape, size):
+        if (level.axes, level.dtype, level.keyframe.bitspersample) == samples and same_view(shape, size):
             found.setdefault(size, level)
     return [found[size] for size in sorted(found, reverse=True)]
 
@@ -266,11 +281,24 @@ def _need_whole(page: Any, segments: int) -> None:
         raise UnreadableImageError(f"ends at byte {page.parent.filehandle.size} of {end}; copy it again")
 
 
-def _pixel_um(page: Any) -> tuple[float, float] | None:
-    """Width and height of a pixel in micrometres, as far as the file states them in a unit."""
-    text = page.description
-    if "<OME" in text and (stated := stated_pixel_um(text, page.imagelength, page.imagewidth)):
+def _unheeded(page: Any, left_out: bool) -> Iterator[str]:
+    """What is there of a picture and not shown."""
+    if left_out:
+        yield "a fourth channel that is not said to be alpha is left out"
+    if (turn := page.tags.valueof(274, default=1)) in _TURNS:
+        yield f"its orientation tag, {turn}, is not followed"
+
+
+def _pixel_um(page: Any, opening: str) -> tuple[float, float] | None:
+    """Width and height of a pixel in micrometres, as far as the file states them in a unit.
+
+    Args:
+        page: Of the picture.
+        opening: Description of the file's first page, where OME's text tells of the pictures of all pages.
+    """
+    if "<OME" in opening and (stated := stated_pixel_um(opening, page.imagelength, page.imagewidth)):
         return stated
+    text = page.description
     if found := _APERIO_MPP.search(text):
         return float(found[1]), float(found[1])
     unit = _RESOLUTION_UNITS.get(page.tags.valueof(296, default=2), "")

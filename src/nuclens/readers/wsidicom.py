@@ -29,7 +29,11 @@ _CACHE = 32 << 20  # bytes of frames, decoded and encoded each
 
 
 class DicomSlide:
-    """A series that wsidicom reads; of several optical paths or focal planes the first is shown, with a note.
+    """A series that wsidicom reads; of several optical paths or focal planes one is shown, with a note.
+
+    It is the same whichever file of the series was named: of level 0 the first
+    path by its identifier, and of that path's planes the middle one. Levels
+    without them are left out.
 
     Attributes:
         shape: Height and width of level 0.
@@ -51,7 +55,7 @@ class DicomSlide:
         Args:
             path: For errors.
             handle: An opened `wsidicom.WsiDicom`.
-            files: Of the series.
+            files: Of the series, sorted.
 
         Raises:
             UnreadableImageError: What they say makes no sense; the text lacks the path.
@@ -59,7 +63,10 @@ class DicomSlide:
         """
         self._path, self._handle, self._files = path, handle, files
         found = sorted(handle.levels, key=lambda level: -level.size.width * level.size.height)
-        finest = found[0].default_instance
+        self._path_shown, self._plane_shown = shown = _shown(found[0])
+        found = [level for level in found if shown in level.image_data_map]
+        images = [level.get_instance(self._plane_shown, self._path_shown) for level in found]
+        finest = images[0]
         if np.dtype(finest.image_data.dtype) != np.uint8:
             raise UnsupportedImageError(f"holds {finest.image_data.dtype} samples; wanted 8-bit grey or RGB")
         need_decodable(finest.tile_size.height, finest.tile_size.width)
@@ -70,12 +77,14 @@ class DicomSlide:
         self.levels = tuple(sizes[k] for k in kept)
         self.shape = self.plane = sizes[0]
         self._numbers = [found[k].level for k in kept]
-        spacing = found[0].mpp
+        for k in kept:
+            _leave_white(images[k].image_data)
+        spacing = finest.mpp
         self.mpp, notes = plausible_mpp(spacing.width, spacing.height)
         said = finest.dataset.as_dataset()
-        self.power = _power(said)
+        self.power = _power(said, shown[0])
         self.identifiers = {f"{IDENTIFIED}{name}": str(said[name].value) for name in IDENTIFIERS if name in said}
-        self.notes = (*notes, *_choices(finest))
+        self.notes = (*notes, *_choices(found[0], *shown))
 
     @cached_property
     def digest(self) -> str:
@@ -99,11 +108,11 @@ class DicomSlide:
         if not height * width:
             return np.zeros((height, width, 3), np.uint8)
         with reading(self._path, *_damage()):
-            if self._handle is None:
+            handle = self._handle
+            if handle is None:
                 raise UnreadableImageError("is closed")
-            pixels = self._handle.read_region(
-                (box[1], box[0]), self._numbers[level], (width, height), threads=1, as_array=True
-            )
+            region = ((box[1], box[0]), self._numbers[level], (width, height), self._plane_shown, self._path_shown)
+            pixels = handle.read_region(*region, threads=1, as_array=True)
             if pixels.shape[:2] != (height, width):
                 raise UnreadableImageError(f"gave {pixels.shape} for {height} x {width} pixels")
         grey = pixels.ndim == 2 or pixels.shape[2] == 1
@@ -142,7 +151,7 @@ class WsiDicomReader:
             import wsidicom  # here, since it takes a second
         with reading(path), ExitStack() as stack:
             path.open("rb").close()
-            files = [path, *series_files(path)]
+            files = sorted([path, *series_files(path)])
             settings = wsidicom.config.Settings(decoded_frame_cache_size=_CACHE, encoded_frame_cache_size=_CACHE)
             try:
                 for file in files:
@@ -184,16 +193,30 @@ def _need_plausible(path: Path) -> None:
         raise UnreadableImageError(f"claims {high} x {wide} pixels in tiles of {tall} x {broad}; no slide is as large")
 
 
-def _power(dataset: Any) -> float | None:
+def _shown(level: Any) -> tuple[str, float]:
+    """Optical path and focal plane in micrometres that are shown of a level: by what files say, not by their order."""
+    planes = level.focal_planes_by_optical_path
+    path = min(planes)
+    return path, planes[path][(len(planes[path]) - 1) // 2]
+
+
+def _leave_white(data: Any) -> None:
+    """Make tiles that a grey image leaves out white, as in colour: wsidicom has them black."""
+    if data.samples_per_pixel == 1:
+        data.blank_tile = np.broadcast_to(np.uint8(255), (data.tile_size.height, data.tile_size.width))
+
+
+def _power(dataset: Any, path: str) -> float | None:
     paths = getattr(dataset, "OpticalPathSequence", None) or [None]
-    power = getattr(paths[0], "ObjectiveLensPower", None)
+    shown = min(paths, key=lambda each: getattr(each, "OpticalPathIdentifier", None) != path)
+    power = getattr(shown, "ObjectiveLensPower", None)
     return float(power) if power else None
 
 
-def _choices(instance: Any) -> Iterator[str]:
+def _choices(level: Any, path: str, plane: float) -> Iterator[str]:
     for name, many, shown in (
-        ("optical paths", instance.optical_paths, instance.default_path),
-        ("focal planes", instance.focal_planes, f"{instance.default_z:g} µm"),
+        ("optical paths", level.optical_paths, path),
+        ("focal planes", level.focal_planes, f"{plane:g} µm"),
     ):
         if len(many) > 1:
             yield f"has {len(many)} {name}; {shown} is shown"
