@@ -8,6 +8,7 @@ ratios that are no whole numbers, is tested with the stand-in.
 from __future__ import annotations
 
 import re
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -388,6 +389,42 @@ def test_a_slide_in_several_files_is_all_of_them(tmp_path: Path) -> None:
     before = file_digest(tmp_path / "a.mrxs", *companions(tmp_path / "a.mrxs"))
     (tmp_path / "a" / "Data0000.dat").write_bytes(b"changed")
     assert file_digest(tmp_path / "a.mrxs", *companions(tmp_path / "a.mrxs")) != before
+
+
+@pytest.mark.parametrize(
+    ("tag", "place", "value", "told"),
+    [
+        ("ImageWidth", 0, 16, r"claims levels that are larger than the first \(\(96, 16\)\)"),
+        ("TileByteCounts", 3, 65_535, r"claims a tile of 65535 bytes in a file of \d+"),
+    ],
+)
+def test_a_tiff_that_would_end_the_process_is_refused(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"], tag: str, place: int, value: int, told: str
+) -> None:
+    path = tmp_path / "a.svs"
+    write_svs(path, rgb, (2,))
+    with tifffile.TiffFile(path) as file:
+        known = file.pages.first.tags[tag]
+        form = "<I" if known.dtype == 4 else "<H"
+        offset = known.valueoffset + place * struct.calcsize(form)
+    data = bytearray(path.read_bytes())
+    struct.pack_into(form, data, offset, value)
+    path.write_bytes(data)
+    with pytest.raises(UnreadableImageError, match=told):
+        PLUGIN.open(path)
+
+
+def test_a_dicom_slide_that_says_of_no_tile_where_it_is_is_refused(
+    tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]
+) -> None:
+    """OpenSlide ends the process over it."""
+    pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
+    write_dicom(tmp_path / "a.dcm", rgb)
+    document = pydicom.dcmread(tmp_path / "a.dcm")
+    document.DimensionOrganizationType = "TILED_SPARSE"
+    document.save_as(tmp_path / "a.dcm")
+    with pytest.raises(UnreadableImageError, match=r"a\.dcm claims tiles in any order and not where each is"):
+        PLUGIN.open(tmp_path / "a.dcm")
 
 
 def test_what_tifffile_knows_it_is_asked_first() -> None:

@@ -179,6 +179,19 @@ def sparse(dataset: Any) -> None:
         frame.PlanePositionSlideSequence = [place]
 
 
+def test_a_sparse_slide_without_places_is_left_to_others(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    """wsidicom has errors beside those of its own module for them."""
+
+    def placeless(dataset: Any) -> None:
+        sparse(dataset)
+        dataset.PerFrameFunctionalGroupsSequence = []
+
+    write_dicom(tmp_path / "a.dcm", rgb)
+    changed(tmp_path / "a.dcm", placeless)
+    with pytest.raises(UnsupportedImageError, match=r"a\.dcm: no slide that wsidicom understands"):
+        PLUGIN.open(tmp_path / "a.dcm")
+
+
 def test_what_grey_images_leave_out_is_white(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
     write_dicom(tmp_path / "a.dcm", rgb)
     changed(tmp_path / "a.dcm", sparse)

@@ -12,6 +12,8 @@ IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPCl
 IDENTIFIED = "dicom."  # before each, in metadata
 
 _HEAD = 1 << 16  # bytes in which a file names its series
+_MOST_HEAD = 1 << 24  # bytes before the places of tiles, colour profiles of several optical paths among them
+_SPARSE, _PLACES = b"TILED_SPARSE", b"\x00\x52\x30\x92"  # Per-Frame Functional Groups Sequence
 _FRAMES = re.compile(rb"\x28\x00\x08\x00(?:IS(?:.)\x00|.\x00\x00\x00)(\d{1,12})", re.DOTALL)  # explicit or implicit
 _SERIES = re.compile(rb"\x20\x00\x0e\x00UI(.)\x00([\d.]{1,64})", re.DOTALL)
 
@@ -24,16 +26,20 @@ def series_files(path: Path) -> list[Path]:
 
 
 def need_frames(path: Path) -> None:
-    """Check that a file has at least a byte for each image it claims: libraries take memory for all of them first.
+    """Check that a file has at least a byte for each image it claims, and says where each is if they lie anywhere.
+
+    Libraries take memory for all of them first, and OpenSlide ends the process where it looks for their places.
 
     Raises:
         UnreadableImageError: It has not; the text lacks the path.
     """
     with path.open("rb") as file:
-        found = _FRAMES.search(file.read(_HEAD))
-    size = path.stat().st_size
-    if found and int(found[1]) > size:
-        raise UnreadableImageError(f"{path.name} claims {int(found[1])} tiles in {size} bytes; copy it again")
+        head = file.read(_HEAD)
+        found, size = _FRAMES.search(head), path.stat().st_size
+        if found and int(found[1]) > size:
+            raise UnreadableImageError(f"{path.name} claims {int(found[1])} tiles in {size} bytes; copy it again")
+        if _SPARSE in head and _PLACES not in head + file.read(_MOST_HEAD):
+            raise UnreadableImageError(f"{path.name} claims tiles in any order and not where each is; copy it again")
 
 
 def _series(path: Path) -> bytes | None:

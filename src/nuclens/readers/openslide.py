@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,13 @@ from nuclens.core.tiling import Box
 _CELL = 512  # side of the cells in which levels are read whose pixels no level-0 coordinate meets
 _MIRAX_SIZES = re.compile(r"^\s*(IMAGENUMBER|DIGITIZER)_(?:X|Y|WIDTH|HEIGHT)\s*=\s*(\d+)", re.MULTILINE)
 _MIRAX_MOST = {"IMAGENUMBER": 5000, "DIGITIZER": 10_000}  # far more images than glass holds, an image of 100 megapixels
+_TIFFS = ("aperio", "generic-tiff", "hamamatsu", "leica", "philips", "trestle", "ventana")
+_MOST_PAGES = 1000
+# What tifffile was seen to raise on damaged bytes, beside its own.
+_UNPARSED = (
+    *(ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RuntimeError, MemoryError, AssertionError),
+    *(OSError, struct.error),
+)
 _BOUNDS = tuple(f"openslide.bounds-{name}" for name in ("y", "x", "height", "width"))
 
 
@@ -181,6 +190,8 @@ class OpenSlideReader:
                 parts = companions(path)
                 for part in (path, *parts) if vendor == "dicom" else ():
                     need_frames(part)
+                if vendor in _TIFFS:
+                    _need_plausible(path, vendor)
                 slide = ScannedSlide(path, lambda: openslide.OpenSlide(path), parts)
                 stack.callback(slide.close)
                 slide.read((0, 0, 1, 1), len(slide.levels) - 1)
@@ -194,6 +205,29 @@ class OpenSlideReader:
                 ) from error
             stack.pop_all()
             return slide
+
+
+def _need_plausible(path: Path, vendor: str) -> None:
+    """Check of a TIFF what ends the process in OpenSlide; it says itself what else is damaged.
+
+    Raises:
+        UnreadableImageError: A tile has more bytes than the file, or a level of Aperio is larger than the first; the
+            text lacks the path.
+    """
+    import tifffile  # here, since few slides need it
+
+    size = path.stat().st_size
+    try:
+        with tifffile.TiffFile(path, _multifile=False) as file:
+            pages: list[Any] = list(islice(file.pages, _MOST_PAGES))
+            largest = max((int(count) for page in pages for count in page.databytecounts), default=0)
+            levels = [(int(page.imagelength), int(page.imagewidth)) for page in pages if page.is_tiled]
+    except (tifffile.TiffFileError, *_UNPARSED):
+        return
+    if largest > size:
+        raise UnreadableImageError(f"claims a tile of {largest} bytes in a file of {size}; copy it again")
+    if vendor == "aperio" and any(high > levels[0][0] or wide > levels[0][1] for high, wide in levels):
+        raise UnreadableImageError(f"claims levels that are larger than the first ({levels[0]}); copy it again")
 
 
 @dataclass(frozen=True, slots=True)
