@@ -80,7 +80,7 @@ def main() -> None:
             replayed(name, arguments)
         else:
             fuzzed(name, arguments)
-        print(name, rows()[name], flush=True)
+        print(name, rows().get(name), flush=True)
 
 
 def targets() -> list[str]:
