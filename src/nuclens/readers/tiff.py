@@ -170,6 +170,8 @@ class _Level:
         self._key = key = series.keyframe
         _need_picture(series)
         self.shape: tuple[int, int] = (key.imagelength, key.imagewidth)
+        if min(self.shape) < 1:
+            raise UnreadableImageError(f"claims {self.shape[0]} x {self.shape[1]} pixels; wanted at least one")
         self.inverted = key.photometric == _WHITE_IS_ZERO
         self._side = (key.tilelength, key.tilewidth) if key.is_tiled else (key.rowsperstrip, key.imagewidth)
         need_decodable(*(self._side if key.is_tiled else self.shape))
