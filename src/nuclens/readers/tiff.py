@@ -170,8 +170,6 @@ class _Level:
         self._key = key = series.keyframe
         _need_picture(series)
         self.shape: tuple[int, int] = (key.imagelength, key.imagewidth)
-        if min(self.shape) < 1:
-            raise UnreadableImageError(f"claims {self.shape[0]} x {self.shape[1]} pixels; wanted at least one")
         self.inverted = key.photometric == _WHITE_IS_ZERO
         self._side = (key.tilelength, key.tilewidth) if key.is_tiled else (key.rowsperstrip, key.imagewidth)
         need_decodable(*(self._side if key.is_tiled else self.shape))
@@ -233,10 +231,16 @@ class _Level:
 
 
 def _need_all_pages(file: tifffile.TiffFile) -> None:
-    """Check that the chain of pages has an end: tifffile takes what is there of a file cut short."""
+    """Check that the chain of pages has an end, and that all have a size.
+
+    tifffile takes what is there of a file cut short, and finds no end of pictures with fewer than no pixels.
+    """
     file.filehandle.seek(file.pages.next_page_offset or 0)
     if any(file.filehandle.read(file.tiff.offsetsize) or b"short"):
         raise UnreadableImageError("ends before its last page; copy it again")
+    for page in file.pages:
+        if page.imagelength < 1 or page.imagewidth < 1:
+            raise UnreadableImageError(f"claims {page.imagelength} x {page.imagewidth} pixels; wanted at least one")
 
 
 def _pixels(series: Any) -> int:
