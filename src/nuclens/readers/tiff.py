@@ -7,7 +7,7 @@ import math
 import re
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -238,7 +238,8 @@ def _need_all_pages(file: tifffile.TiffFile) -> None:
     file.filehandle.seek(file.pages.next_page_offset or 0)
     if any(file.filehandle.read(file.tiff.offsetsize) or b"short"):
         raise UnreadableImageError("ends before its last page; copy it again")
-    for page in file.pages:
+    pages: Iterable[Any] = file.pages
+    for page in pages:
         if page.imagelength < 1 or page.imagewidth < 1:
             raise UnreadableImageError(f"claims {page.imagelength} x {page.imagewidth} pixels; wanted at least one")
 
