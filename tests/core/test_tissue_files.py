@@ -92,6 +92,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "another slide": ("a.geojson", [feature("Polygon", [[[9000, 0], [9100, 0], [9100, 90]]])], "pixels of its level 0"),
     "nuclei": ("a.geojson", [feature("Polygon", [SQUARE], objectType="detection")], "no polygon among 0 annotations"),
     "points": ("a.geojson", [feature("Point", [1, 1])], "no polygon among 1 annotations"),
+    "a hole of numbers": ("a.geojson", [feature("Polygon", [SQUARE, [[1], [2], [3]]])], "fewer than three corners"),
     "a line": ("a.geojson", [feature("Polygon", [[[0, 0], [9, 9]]])], "fewer than three corners"),
     "far away": ("a.geojson", [feature("Polygon", [[[0, 0], [1e300, 9], [9, 9]]])], "out of reach"),
     "nonsense": ("a.geojson", [feature("Polygon", 7)], "no polygons that can be read"),

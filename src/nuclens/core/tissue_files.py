@@ -107,7 +107,8 @@ def _polygons(feature: Any) -> Iterator[Rings]:
         return
     for part in geometry["coordinates"] if kind == "MultiPolygon" else [geometry["coordinates"]]:
         rings = [np.array(ring, np.float64).reshape(len(ring), -1)[:, :2] for ring in part]
-        if not rings or any(len(ring) < 3 or not (np.abs(ring) < FARTHEST).all() for ring in rings):
+        sound = (ring.shape[1] == 2 and len(ring) >= 3 and (np.abs(ring) < FARTHEST).all() for ring in rings)
+        if not rings or not all(sound):
             raise ValueError("a ring of fewer than three corners, or a corner that is no finite number or out of reach")
         yield rings
 
