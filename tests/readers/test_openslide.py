@@ -378,6 +378,16 @@ def test_a_mirax_slide_cannot_ask_for_all_memory(tmp_path: Path, claim: str) -> 
         open_image(path)
 
 
+def test_a_mirax_slide_of_no_finite_overlap_is_refused(tmp_path: Path) -> None:
+    """OpenSlide would look for its tiles without end."""
+    path = tmp_path / "a.mrxs"
+    write_mrxs(path, {(2, 2): np.full((32, 32, 3), 9, np.uint8)}, (4, 6))
+    settings = tmp_path / "a" / "Slidedat.ini"
+    settings.write_text(re.sub(r"^OVERLAP_X=.*$", "OVERLAP_X=NaN", settings.read_text(), flags=re.MULTILINE))
+    with pytest.raises(UnreadableImageError, match=r"a\.mrxs: claims OVERLAP_X of no finite number"):
+        open_image(path)
+
+
 def test_a_slide_in_several_files_is_all_of_them(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for name in ("a.mrxs", "a/Slidedat.ini", "a/Data0000.dat", "b.vms", "b.jpg", "b_map.jpg", "c.jpg"):

@@ -550,3 +550,10 @@ def test_levels_of_real_slides_lie_where_their_sizes_say(name: str, step: int, d
             one, other = (part.astype(np.float32).mean(axis=2) for part in (coarse, shrunk(fine, step)))
             (x, y), _ = cv2.phaseCorrelate(one, other, cv2.createHanningWindow((side, side), cv2.CV_32F))
             assert max(abs(x), abs(y)) < 0.05
+
+
+def test_colours_that_are_a_text_are_told_in_one_line(tmp_path: Path, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+    data = bytearray(written(rgb, photometric="rgb", tile=(16, 16), description="two\r\nlines" * 9))
+    at, text = data.index(struct.pack("<HHI", 262, 3, 1)), data.index(b"two\r\n")
+    data[at : at + 12] = struct.pack("<HHII", 262, 2, 90, text)
+    assert "has two lines" in refused(tmp_path, bytes(data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import struct
@@ -27,6 +28,8 @@ from nuclens.core.tiling import Box
 _CELL = 512  # side of the cells in which levels are read whose pixels no level-0 coordinate meets
 _MIRAX_SIZES = re.compile(r"^\s*(IMAGENUMBER|DIGITIZER)_(?:X|Y|WIDTH|HEIGHT)\s*=\s*(\d+)", re.MULTILINE)
 _MIRAX_MOST = {"IMAGENUMBER": 5000, "DIGITIZER": 10_000}  # far more images than glass holds, an image of 100 megapixels
+# Where OpenSlide would look for tiles without end.
+_MIRAX_ENDLESS = re.compile(r"^\s*((?:OVERLAP|MICROMETER)\w*)\s*=\s*[-+]?(?:nan|inf)", re.MULTILINE | re.IGNORECASE)
 _TIFFS = ("aperio", "generic-tiff", "hamamatsu", "leica", "philips", "trestle", "ventana")
 _MOST_PAGES = 1000
 # What tifffile was seen to raise on damaged bytes, beside its own.
@@ -34,6 +37,8 @@ _UNPARSED = (
     *(ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RuntimeError, MemoryError, AssertionError),
     *(OSError, struct.error),
 )
+# What it says of damaged bytes is not for users; without a handler Python would print it.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 _BOUNDS = tuple(f"openslide.bounds-{name}" for name in ("y", "x", "height", "width"))
 
 
@@ -297,7 +302,10 @@ def _need_mirax(settings: Path) -> None:
             f"lacks its folder {settings.parent.name}/ with {settings.name} beside it; copy both"
         )
     # The library takes memory for every place of the grid and every pixel of an image, and ends the process without it.
-    for name, size in _MIRAX_SIZES.findall(settings.read_text(encoding="utf-8", errors="replace")):
+    text = settings.read_text(encoding="utf-8", errors="replace")
+    if endless := _MIRAX_ENDLESS.search(text):
+        raise UnreadableImageError(f"claims {endless[1]} of no finite number; copy it again")
+    for name, size in _MIRAX_SIZES.findall(text):
         if int(size) > _MIRAX_MOST[name]:
             raise UnreadableImageError(f"claims {name.lower()} of {size}; wanted at most {_MIRAX_MOST[name]}")
 

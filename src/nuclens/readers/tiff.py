@@ -272,12 +272,12 @@ def _need_picture(series: Any) -> None:
     if key.dtype not in (np.uint8, np.uint16):
         raise UnsupportedImageError(f"holds {key.dtype} samples; wanted 8- or 16-bit unsigned integers")
     if key.compression not in (*_PLAIN, *_PICTURES):
-        packing = getattr(key.compression, "name", key.compression)
-        raise UnsupportedImageError(f"is packed with {packing}; wanted LZW, deflate, ZSTD, JPEG, JPEG 2000 or WebP")
+        packing = " ".join(str(getattr(key.compression, "name", key.compression)).split())
+        raise UnsupportedImageError(f"is packed with {packing:.40}; wanted LZW, deflate, ZSTD, JPEG, JPEG 2000 or WebP")
     unmixed = key.photometric == _YCBCR and key.compression in _JPEG and key.planarconfig == 1
     if not unmixed and key.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
-        colours = getattr(key.photometric, "name", key.photometric)
-        raise UnsupportedImageError(f"has {colours} colours; wanted grey or RGB: export it so")
+        colours = " ".join(str(getattr(key.photometric, "name", key.photometric)).split())
+        raise UnsupportedImageError(f"has {colours:.40} colours; wanted grey or RGB: export it so")
 
 
 def _need_whole(page: Any, segments: int) -> None:
