@@ -17,6 +17,7 @@ from nuclens.core.contours import ramps, ring_offsets
 from nuclens.core.errors import DataError
 from nuclens.core.extras import optional
 from nuclens.core.files import need_file, replacing
+from nuclens.core.hdf5 import need_sound_heaps
 from nuclens.core.json_files import decode_json
 from nuclens.core.records import (
     FARTHEST,
@@ -129,6 +130,7 @@ def _reading(path: Path) -> Iterator[Any]:
     need_file(path)
     h5py = optional("h5py", EXTRA)
     try:
+        need_sound_heaps(path)
         with h5py.File(path, "r") as file:
             _need_harmless(h5py, file, min(_MAX_BYTES, _SPARE + _MAX_RATIO * path.stat().st_size))
             yield file
