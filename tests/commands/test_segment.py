@@ -18,7 +18,9 @@ def test_a_log_that_cannot_be_kept_is_told_once(tmp_path: Path, capsys: pytest.C
     assert "Traceback" not in said
 
 
-def test_a_log_is_continued(tmp_path: Path) -> None:
+def test_a_log_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What pytest keeps of a test's log goes to another process, which takes no such letter.
+    monkeypatch.setattr(logging.getLogger("nuclens"), "propagate", False)
     for text in ("one", "M\udcfcller"):
         with _logged(tmp_path / "nuclens.log"):
             logging.getLogger("nuclens.jobs").warning("%s", text)
