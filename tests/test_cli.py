@@ -127,7 +127,9 @@ def test_segment_says_how_many_and_where(nuclens: Run, picture: Path, painted_mo
     assert (code, "before" in out) == (0, False)
 
 
-def test_lines_wait_for_the_folder_of_the_log(tmp_path: Path) -> None:
+def test_lines_wait_for_the_folder_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What pytest keeps of a test's log goes to another process, which takes no letter that is none.
+    monkeypatch.setattr(logging.getLogger("nuclens"), "propagate", False)
     logger, path = logging.getLogger("nuclens.test"), tmp_path / "out" / "nuclens.log"
     with _logged(path):
         logger.warning("early")

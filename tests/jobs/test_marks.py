@@ -50,10 +50,7 @@ def test_the_end_of_a_call_adds_what_another_list_lacks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        *(
-            {"name": name}
-            for name in ("", ".", "..", "../a", "a/b", "/a", "a\0", "slides.json", "x" * 300, "\ud800", 7)
-        ),
+        *({"name": name} for name in ("", ".", "..", "../a", "a/b", "/a", "a\0", "slides.json", "x" * 300, 7)),
         *({"path": None}, {"mpp": "0.25"}, {"mpp": float("inf")}, {"facts": ["x"]}, {"facts": {"group": 1}}),
         {"cohort": 5},
     ],
@@ -79,6 +76,5 @@ def test_marks_of_others_count_as_absent(tmp_path: Path) -> None:
         assert failure_of(tmp_path) == {}
     write_failure(tmp_path, "M\udcfcller.svs", InputError("M\udcfcller.svs: why"))
     assert failure_of(tmp_path)["message"] == "M\\udcfcller.svs: why"
-    write_mark(path, {"text": "\udcfc"})
-    assert read_mark(path, {"text": object}) == {"text": "\udcfc"}
-    assert read_mark(path, {"text": str}) == {}
+    write_mark(path, {"text": "\udcfc"})  # which no program of ours does
+    assert read_mark(path) == {}
