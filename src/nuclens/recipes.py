@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from nuclens.core.datasets import DATASETS
 from nuclens.core.errors import InputError, RecipeError, UnknownPluginError
 from nuclens.core.heads import TISSUE, Head, tissue_heads
-from nuclens.core.json_files import decode_json
+from nuclens.core.json_texts import decode_json
 from nuclens.core.kinds import Kind
 from nuclens.core.planes import COUNTS
 from nuclens.training.augment_settings import PRESETS

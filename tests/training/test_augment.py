@@ -52,9 +52,10 @@ def test_without_turning_a_crop_is_a_slice_of_the_mirrored_image(seed: int, heig
     frame = (slice(top + pad, top + pad + crop), slice(left + pad, left + pad + crop))
     mirrored = np.pad(rgb, ((pad, pad), (pad, pad), (0, 0)), mode="reflect")[frame]
     unlabelled = np.pad(labels, pad, constant_values=-1)[frame]
-    turned = next(turn for turn in range(8) if np.array_equal(dihedral(unlabelled, turn), ids) or turn == 7)
-    assert np.array_equal(dihedral(unlabelled, turned), ids)
-    assert np.array_equal(dihedral(mirrored, turned), pixels) or (ids < 0).all()
+    # Labels of a tiny image look the same in several turns.
+    turns = [turn for turn in range(8) if np.array_equal(dihedral(unlabelled, turn), ids)]
+    assert turns
+    assert any(np.array_equal(dihedral(mirrored, turn), pixels) for turn in turns) or (ids < 0).all()
 
 
 def dihedral(image: np.ndarray, turn: int) -> np.ndarray:

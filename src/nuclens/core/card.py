@@ -12,7 +12,7 @@ from jaxtyping import Float32, UInt8
 
 from nuclens.core.errors import CheckpointError, InputError
 from nuclens.core.heads import Head
-from nuclens.core.json_files import decode_json
+from nuclens.core.json_texts import decode_json
 from nuclens.core.planes import COUNTS, Planes, planes_of
 from nuclens.core.schema import ClassSchema, NucleusType
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import re
 import zipfile
 import zlib
@@ -17,6 +16,7 @@ import orjson
 
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
+from nuclens.core.json_texts import decode_json
 
 MAX_BYTES = 1 << 32  # parsed, a file takes ten times its size in memory
 PACKED = ".gz"
@@ -25,7 +25,6 @@ _LEVEL = 4
 _HEAD = 4096  # bytes in which the first keys stand
 _CHUNK = 1 << 24  # bytes
 _TOO_LARGE = "{}: too large; of JSON, at most {:,} bytes are read: split it, or use .parquet"
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")  # escaped, or as it is
 _KEY = re.compile(rb'"([^"\\]{1,80})"\s*:')
 
 
@@ -65,28 +64,6 @@ def parse_json(path: Path, file: BufferedIOBase | IO[bytes]) -> tuple[Any, bool]
             return decode_json(content.decode("utf-8-sig")), False
     except ValueError as error:
         raise DataError(f"{path}: no JSON that can be read ({error}); export it again") from error
-
-
-def decode_json(text: str | bytes) -> Any:
-    """What a short text says, bare NaN and Infinity included.
-
-    Raises:
-        ValueError: It is no JSON, is nested more deeply than Python follows, or has half of a surrogate pair, which no
-            file takes.
-
-    Example:
-        >>> decode_json('{"a": [1, null]}')
-        {'a': [1, None]}
-    """
-    try:
-        found = json.loads(text)
-        if _SURROGATE.search(text if isinstance(text, bytes) else text.encode(errors="surrogatepass")):
-            json.dumps(found, ensure_ascii=False).encode()
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    except UnicodeEncodeError as error:
-        raise ValueError("a text that is no Unicode") from error
-    return found
 
 
 def first_keys(path: Path) -> list[str]:

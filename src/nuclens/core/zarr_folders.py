@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from nuclens.core.errors import DataError
-from nuclens.core.json_files import decode_json
+from nuclens.core.json_texts import decode_json
 from nuclens.core.tiling import Box, paste
 
 V2_GROUP, V2_ARRAY, V2_ATTRIBUTES, V3 = ".zgroup", ".zarray", ".zattrs", "zarr.json"

@@ -18,7 +18,7 @@ from nuclens.core.errors import DataError
 from nuclens.core.extras import optional
 from nuclens.core.files import need_file, replacing
 from nuclens.core.hdf5 import need_sound_heaps
-from nuclens.core.json_files import decode_json
+from nuclens.core.json_texts import decode_json
 from nuclens.core.records import (
     FARTHEST,
     from_outlines,

@@ -20,7 +20,7 @@ from jaxtyping import Float32, UInt8
 from nuclens.core.contours import polygon_areas, ring_offsets
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.files import need_file, replacing
-from nuclens.core.json_files import decode_json
+from nuclens.core.json_texts import decode_json
 from nuclens.core.parts import InParts, rechunked
 from nuclens.core.records import (
     Header,

@@ -18,7 +18,7 @@ from jaxtyping import Shaped
 
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
-from nuclens.core.json_files import decode_json
+from nuclens.core.json_texts import decode_json
 from nuclens.core.parts import InParts, rechunked
 from nuclens.core.records import Header, header_of, need_free_names, need_known_types, parse_header
 from nuclens.core.types import Instances

@@ -19,7 +19,7 @@ from nuclens.core.dicom import IDENTIFIED
 from nuclens.core.errors import DataError, InputError
 from nuclens.core.extras import optional
 from nuclens.core.files import need_file, replacing
-from nuclens.core.json_files import decode_json
+from nuclens.core.json_texts import decode_json
 from nuclens.core.records import (
     FARTHEST,
     from_outlines,

@@ -18,7 +18,7 @@ from jaxtyping import Float64, UInt8
 
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
-from nuclens.core.json_files import decode_json
+from nuclens.core.json_texts import decode_json
 from nuclens.core.parts import InParts, rechunked
 from nuclens.core.records import (
     from_outlines,

@@ -14,7 +14,7 @@ from jaxtyping import Integer
 
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
-from nuclens.core.json_files import decode_json
+from nuclens.core.json_texts import decode_json
 from nuclens.core.labelfiles import page_pixels
 from nuclens.core.maps import need_labels, need_size, painted
 from nuclens.core.pixels import plausible_mpp

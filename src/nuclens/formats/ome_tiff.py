@@ -18,7 +18,7 @@ from jaxtyping import Shaped
 
 from nuclens.core.errors import DataError
 from nuclens.core.files import need_file, replacing
-from nuclens.core.json_files import decode_json
+from nuclens.core.json_texts import decode_json
 from nuclens.core.label_tiles import SIDE, spooled
 from nuclens.core.label_windows import LabelWindows
 from nuclens.core.labelfiles import need_lossless, page_pixels

@@ -21,7 +21,7 @@ from nuclens.core.contours import ring_offsets
 from nuclens.core.errors import DataError
 from nuclens.core.extras import optional
 from nuclens.core.files import need_there, replacing_folder
-from nuclens.core.json_files import decode_json
+from nuclens.core.json_texts import decode_json
 from nuclens.core.records import (
     FARTHEST,
     from_outlines,

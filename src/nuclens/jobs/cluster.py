@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 from nuclens.core.errors import ClusterFault, InputError, NuclensError, UnreadableImageError
 from nuclens.core.extras import brought_by
 from nuclens.core.flow import ahead
-from nuclens.core.json_files import decode_json
+from nuclens.core.json_texts import decode_json
 from nuclens.core.slides import ArraySlide
 from nuclens.core.tiling import Tile
 from nuclens.jobs.pictures import Picture

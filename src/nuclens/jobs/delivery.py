@@ -13,7 +13,7 @@ from typing import Any
 from nuclens.core.copies import Users, cache_folder
 from nuclens.core.errors import OutputError
 from nuclens.core.files import remove, replacing
-from nuclens.core.json_files import decode_json
+from nuclens.core.json_texts import decode_json
 from nuclens.core.remote import put, sending
 from nuclens.core.urls import local_path, shown, url_of
 from nuclens.jobs.marks import FAILED

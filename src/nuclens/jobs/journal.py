@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from nuclens.core.errors import DataError, InputError, OutputError
 from nuclens.core.files import replacing
-from nuclens.core.json_files import decode_json
+from nuclens.core.json_texts import decode_json
 from nuclens.core.plan import Plan
 from nuclens.core.shapes import Shape, fits
 from nuclens.core.suffixes import FORMATS

@@ -16,7 +16,7 @@ from typing import Any
 
 from nuclens.core.errors import NuclensError, OutputError, UnreadableImageError
 from nuclens.core.files import replacing
-from nuclens.core.json_files import decode_json
+from nuclens.core.json_texts import decode_json
 from nuclens.core.shapes import Shape, fits
 from nuclens.core.slides import companions
 from nuclens.core.urls import shown

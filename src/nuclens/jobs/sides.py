@@ -15,7 +15,7 @@ import numpy as np
 
 from nuclens.core.datasets import DATASETS, Samples
 from nuclens.core.errors import DataError, InputError
-from nuclens.core.json_files import decode_json
+from nuclens.core.json_texts import decode_json
 from nuclens.core.npy import npy_header
 from nuclens.core.predictions import drawn
 from nuclens.core.sides import Scene, Side, of_sample, shape_of

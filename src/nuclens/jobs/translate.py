@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from nuclens.core.errors import DataError, InputError, NuclensError
 from nuclens.core.extras import need_extra
 from nuclens.core.files import replacing
-from nuclens.core.json_files import decode_json
+from nuclens.core.json_texts import decode_json
 from nuclens.core.suffixes import FORMATS, format_to_read
 from nuclens.core.types import Instances, Progress, concatenate
 from nuclens.jobs.heatmap import write_heatmap
