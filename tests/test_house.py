@@ -34,10 +34,11 @@ walled, names = sys.argv[1] == "wall", sys.argv[2:]
 if walled:
     sys.meta_path.insert(0, Wall())
 for name in names:
-    for known in [known for known in sys.modules if known.partition(".")[0] == "nuclens"]:
+    # Lists, as a thread that a library began may import meanwhile.
+    for known in [known for known in list(sys.modules) if known.partition(".")[0] == "nuclens"]:
         del sys.modules[known]
     importlib.import_module(name)
-    print(name, *(known for known in sys.modules if known.startswith("nuclens.")))
+    print(name, *(known for known in list(sys.modules) if known.startswith("nuclens.")))
 """
 
 
