@@ -148,8 +148,11 @@ def test_a_name_that_leads_elsewhere_is_refused(path: str) -> None:
 def test_an_input_is_not_replaced_by_the_table(images: Path, tmp_path: Path, options: BatchOptions) -> None:
     for name in ("cohort.csv", "summary.csv"):
         (images / name).write_text("path\na.png\n")
-        with pytest.raises(InputError, match=f"{name}: would be replaced by the table of the results; give another"):
-            segment_files([images / ".." / "images" / name], images, options)
+        for source in (images / ".." / "images" / name, f"file://{images / name}"):
+            with pytest.raises(
+                InputError, match=f"{name}: would be replaced by the table of the results; give another"
+            ):
+                segment_files([source], images, options)
         assert (images / name).read_text() == "path\na.png\n"
     assert [path for path in images.iterdir() if path.is_dir()] == []
     assert failed(segment_files([images / "cohort.csv"], tmp_path / "out", options)) == {}

@@ -166,7 +166,7 @@ def segment_files(
     """
     with Destination(out, options.cache) as there:
         entries = find_entries(inputs)
-        need_apart((*inputs, *(entry.path for entry in entries)), there.folder)
+        need_apart((*inputs, *(entry.path for entry in entries), *(entry.cohort for entry in entries)), there.folder)
         return _segment_all(entries, there, options, report)
 
 

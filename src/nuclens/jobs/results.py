@@ -37,7 +37,7 @@ from nuclens.report.overlay import overlay
 
 OVERLAY = "overlay"
 SUMMARY = "summary"
-HEATMAP = "heatmap"
+HEATMAP, HEATMAP_FILE = "heatmap", "heatmap.png"
 # What is written where nothing is asked for: of plain images, and of slides, which no picture holds.
 USUAL = ("csv", "geojson", "geoparquet", "labels", OVERLAY)
 USUAL_SLIDE = ("csv", "geojson", "geoparquet", SUMMARY)
@@ -149,8 +149,8 @@ class Results:
         """Name of the file that was written."""
         if name == HEATMAP:
             nuclei = on_level_0(picture, self.segmenter.result(picture))
-            write_heatmap(staged / "heatmap.png", nuclei, view_of(picture))
-            return "heatmap.png"
+            write_heatmap(staged / HEATMAP_FILE, nuclei, view_of(picture))
+            return HEATMAP_FILE
         if name == OVERLAY:
             height, width = picture.frame.height, picture.frame.width
             if height * width > PLAIN_PIXELS:

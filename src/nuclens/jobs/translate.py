@@ -19,7 +19,7 @@ from nuclens.core.suffixes import FORMATS, format_to_read
 from nuclens.core.types import Instances, Progress, concatenate
 from nuclens.jobs.heatmap import write_heatmap
 from nuclens.jobs.pictures import SLIDE_PIXELS
-from nuclens.jobs.results import DONE, HEATMAP, file_name, prepare
+from nuclens.jobs.results import DONE, HEATMAP, HEATMAP_FILE, file_name, prepare
 
 _SHOWN = 3
 
@@ -159,7 +159,7 @@ def _said(record: Path) -> dict[str, Any]:
 class _HeatMap:
     """What writes heat maps where the slide is not at hand."""
 
-    suffix: ClassVar[str] = "heatmap.png"
+    suffix: ClassVar[str] = HEATMAP_FILE
 
     def write_parts(self, path: Path, parts: Iterable[Instances]) -> None:
         write_heatmap(path, parts)
