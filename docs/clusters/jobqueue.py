@@ -12,7 +12,7 @@ import sys
 from dask_jobqueue import SLURMCluster
 
 JOBS = 4
-# Workers would return freed memory to the system at once, and spend a fifth of their time on getting it back.
+# Workers would return freed memory to the system at once, and spend an eighth of their time on getting it back.
 KEPT = "export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON=\"{'MALLOC_TRIM_THRESHOLD_': None}\""
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ mkdir -p "$out"
 address=$out/scheduler-$SLURM_JOB_ID.json
 trap 'rm -f "$address"' EXIT
 export DASK_DISTRIBUTED__LOGGING__DISTRIBUTED=warning
-# Workers would return freed memory to the system at once, and spend a fifth of their time on getting it back.
+# Workers would return freed memory to the system at once, and spend an eighth of their time on getting it back.
 export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON="{'MALLOC_TRIM_THRESHOLD_': None}"
 
 dask scheduler --scheduler-file "$address" --port 0 --no-dashboard &
