@@ -130,7 +130,7 @@ def kills(region: Path, scratch: Path, *_: int) -> dict[str, Any]:
     from distributed import LocalCluster
     from distributed.diagnostics.plugin import SchedulerPlugin
 
-    from nuclens.jobs import cluster
+    from nuclens.jobs import scheduler
     from nuclens.jobs.batch import BatchOptions, segment_files
 
     class Watch(SchedulerPlugin):  # type: ignore[misc]
@@ -163,7 +163,7 @@ def kills(region: Path, scratch: Path, *_: int) -> dict[str, Any]:
                     killed.append(watch.done)
                     goal = watch.done + chance.randrange(1, 8)
 
-    setattr(cluster, "LocalCluster", Watched)  # noqa: B010 - which is not ours to export
+    setattr(scheduler, "LocalCluster", Watched)  # noqa: B010 - which is not ours to export
     thread = threading.Thread(target=kill)
     thread.start()
     [outcome] = segment_files([region], scratch / "killed", replace(options, scheduler="local:2"))

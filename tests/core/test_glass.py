@@ -213,7 +213,7 @@ def test_a_cropped_region_with_little_glass_is_kept_whole(region: Path) -> None:
 @pytest.mark.data
 def test_real_tissue_on_made_glass_is_found_with_its_fringe(region: Path) -> None:
     with closing(open_image(region)) as slide:
-        real = overview(slide, 0.2485 / 8)
+        real, _ = overview(slide, 0.2485 / 8)
     piece = np.tile(real[40:150, 60:170].astype(np.float64), (2, 2, 1))
     for light in (0, 40):
         made = glass(slope=light)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nuclens.core.errors import InputError
-from nuclens.core.slides import array_slide
+from nuclens.core.errors import InputError, UnreadableImageError
+from nuclens.core.slides import ArraySlide, array_slide
+from nuclens.core.tiling import Box
 from nuclens.core.tissue import MAX_MASK_PIXELS, TissueMask, everything, find_tissue, mask_scale, overview
 
 GLASS, PINK = (241, 240, 243), (214, 150, 190)
@@ -69,6 +71,10 @@ def test_areas_of_a_grid_are_those_of_its_squares(tissue: TissueMask, side: floa
     for row, column in np.argwhere(areas >= 0)[:: max(1, areas.size // 5)].tolist():
         box = (row * side, column * side, (row + 1) * side, (column + 1) * side)
         assert areas[row, column] == pytest.approx(tissue.area_px(box))
+        part = (*(max(place, side / 3) for place in box[:2]), *(min(place, 2.5 * side) for place in box[2:]))
+        inside = tissue.area_px(part) if part[0] < part[2] and part[1] < part[3] else 0
+        limits = (side / 3, side / 3, 2.5 * side, 2.5 * side)
+        assert tissue.areas_px(side, limits)[row, column] == pytest.approx(inside)
 
 
 def test_everything_holds_and_touches_everything() -> None:
@@ -128,5 +134,26 @@ def test_tissue_is_found_where_it_lies() -> None:
 
 def test_an_overview_is_the_whole_slide() -> None:
     slide = array_slide(np.random.default_rng(2).integers(0, 256, (301, 517, 3), np.uint8))
-    assert overview(slide, 0.1).shape == (31, 52, 3)
-    assert np.array_equal(overview(slide, 1.0), slide.rgb)
+    assert overview(slide, 0.1)[0].shape == (31, 52, 3)
+    rgb, lost = overview(slide, 1.0)
+    assert np.array_equal(rgb, slide.rgb)
+    assert not lost.any()
+
+
+def test_what_cannot_be_seen_from_afar_counts_as_tissue() -> None:
+    class Damaged(ArraySlide):
+        def read(self, box: Box, level: int = 0) -> Any:
+            if box[0] < 200 and box[2] > 100 and box[1] < 300 and box[3] > 200:
+                raise UnreadableImageError("torn")
+            return super().read(box, level)
+
+    rgb = np.full((1600, 2400, 3), GLASS, np.uint8)
+    rgb[900:1400, 1500:2000] = PINK
+    rgb -= np.random.default_rng(1).integers(0, 6, rgb.shape, np.uint8)
+    tissue, whole = find_tissue(Damaged(rgb, 1.0, "made"), 1.0), find_tissue(array_slide(rgb), 1.0)
+    assert tissue.holds(np.array([[101.0, 201], [150, 250], [199, 299]])).all()
+    assert 0 < tissue.unseen < 0.05
+    assert whole.unseen == 0
+    far = np.array([[100.0, 1000], [1000, 1700], [1500, 100], [700, 700]])
+    assert np.array_equal(tissue.holds(far), whole.holds(far))
+    assert tissue.area_px() - whole.area_px() == pytest.approx(tissue.unseen * 1600 * 2400, rel=0.1)

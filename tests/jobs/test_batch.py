@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import cv2
@@ -523,6 +524,23 @@ def test_a_file_that_changed_just_now_is_read_again(
     assert reads == ["b.png"]
 
 
+def test_a_file_that_was_written_just_now_may_take_long_to_be_opened(
+    images: Path, tmp_path: Path, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stamp begins to prove something meanwhile, which is no change."""
+    real, path = Segmenter.picture, images / "a.png"
+    now = path.stat().st_mtime
+
+    def picture(self: Segmenter, *arguments: Any) -> Any:
+        monkeypatch.setattr("nuclens.jobs.marks.time", SimpleNamespace(time=lambda: now + 10))
+        return real(self, *arguments)
+
+    monkeypatch.setattr("nuclens.jobs.marks.time", SimpleNamespace(time=lambda: now))
+    monkeypatch.setattr(Segmenter, "picture", picture)
+    [outcome] = segment_files([path], tmp_path / "out", options)
+    assert outcome.error is None
+
+
 def test_other_pixels_of_the_same_size_are_noticed(images: Path, tmp_path: Path, options: BatchOptions) -> None:
     path = images / "a.bmp"
     cv2.imwrite(str(path), np.full((64, 64, 3), 255, np.uint8))
@@ -849,7 +867,7 @@ def test_killed_and_run_again_gives_the_same_bytes(tmp_path: Path, painted_model
 def test_a_scheduler_without_its_packages_is_told(
     images: Path, tmp_path: Path, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("nuclens.jobs.cluster", "nuclens.jobs.bench"):
+    for name in ("nuclens.jobs.cluster", "nuclens.jobs.scheduler", "nuclens.jobs.bench"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     for name in ("dask", "distributed"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -39,6 +39,7 @@ from nuclens.core.tiling import Tile  # noqa: E402
 from nuclens.core.types import Frame, Progress, no_instances  # noqa: E402
 from nuclens.jobs import bench as bench_module  # noqa: E402
 from nuclens.jobs import cluster as cluster_module  # noqa: E402
+from nuclens.jobs import scheduler as scheduler_module  # noqa: E402
 from nuclens.jobs.batch import BatchOptions, segment_files  # noqa: E402
 from nuclens.jobs.bench import Bench, Delivery, Order, Terms, terms_of  # noqa: E402
 from nuclens.jobs.results import JOURNAL  # noqa: E402
@@ -121,17 +122,15 @@ def crowd(workers: int = 2, **settings: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def started(
-    *command: str, ready: str, environment: dict[str, str] | None = None, wait: bool = True
-) -> Iterator[subprocess.Popen[str]]:
-    """A program of Dask's that has said that it is ready, unless nobody waits, and is killed at the end."""
+def started(*command: str, ready: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A program of Dask's that has said that it is ready, and is killed at the end."""
     words = [sys.executable, "-m", "dask", *command]
     process = subprocess.Popen(
         words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=os.environ | (environment or {})
     )
     try:
         assert process.stderr is not None
-        assert not wait or any(ready in line for line in process.stderr), f"{command[0]} ended before it was ready"
+        assert any(ready in line for line in process.stderr), f"{command[0]} ended before it was ready"
         yield process
     finally:
         with suppress(psutil.Error):  # one that was killed before
@@ -196,7 +195,7 @@ def test_workers_killed_at_random(
                     killed[-1].kill()
 
     killed: list[psutil.Process] = []
-    monkeypatch.setattr("nuclens.jobs.cluster.LocalCluster", Watched)
+    monkeypatch.setattr("nuclens.jobs.scheduler.LocalCluster", Watched)
     thread = threading.Thread(target=kill)
     thread.start()
     try:
@@ -427,9 +426,7 @@ def test_a_file_that_no_scheduler_wrote_is_refused(
 def test_a_scheduler_that_is_not_there_is_told(
     slide: Path, tmp_path: Path, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nuclens.jobs import cluster
-
-    monkeypatch.setattr(cluster, "_ANSWER_S", 1)
+    monkeypatch.setattr(scheduler_module, "_ANSWER_S", 1)
     with pytest.raises(ClusterFault, match=r"^--scheduler tcp://127\.0\.0\.1:9: no answer .*`dask scheduler`$"):
         segment_files([slide], tmp_path / "out", replace(options, scheduler="tcp://127.0.0.1:9"))
 
@@ -511,18 +508,28 @@ def test_a_worker_without_nuclens_is_named_and_lives(slide: Path, tmp_path: Path
             assert process.poll() is None
 
 
+@pytest.mark.parametrize("later_s", [0, 0.5])
 def test_a_scheduler_that_dies_before_a_worker_comes_is_told(
-    slide: Path, tmp_path: Path, options: BatchOptions
+    slide: Path, tmp_path: Path, options: BatchOptions, monkeypatch: pytest.MonkeyPatch, later_s: float
 ) -> None:
+    """Whether or not it was asked for one already."""
     file = tmp_path / "scheduler.json"
     begin = ("scheduler", "--scheduler-file", str(file), "--port", "0", "--host", "127.0.0.1", "--no-dashboard")
-    with started(*begin, ready="Receive client connection", wait=False) as process:
-        until(file.exists)
-        timer = threading.Timer(2, process.kill)
+    real = cluster_module._found
+
+    def found(*given: Any) -> Any:
+        timer = threading.Timer(later_s, process.kill)
         timer.start()
+        try:
+            return real(*given)
+        finally:
+            timer.join()
+
+    monkeypatch.setattr(cluster_module, "_found", found)
+    with started(*begin, ready="Scheduler at") as process:
+        until(lambda: file.exists() and file.read_text().endswith("}"))
         with pytest.raises(ClusterFault, match=r"scheduler\.json: the scheduler is gone; start it again"):
             segment_files([slide], tmp_path / "out", replace(options, scheduler=str(file)))
-        timer.join()
 
 
 def test_a_slide_that_is_being_fetched_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

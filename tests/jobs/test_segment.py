@@ -349,11 +349,7 @@ def test_a_tile_that_cannot_be_read_is_left_out_and_marked(segmenter: Segmenter,
     assert sum(map(len, parts)) == sum(row < 64 for row, *_ in discs)
 
 
-def test_densities_are_of_what_was_read(
-    segmenter: Segmenter, paint: Paint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As of a slide whose coarse levels are whole.
-    monkeypatch.setattr("nuclens.jobs.summary.overview", lambda slide, scale: np.zeros((100, 30, 3), np.uint8))
+def test_densities_are_of_what_was_read(segmenter: Segmenter, paint: Paint, tmp_path: Path) -> None:
     bad = Fragile(array_slide(paint(200, 60, scattered(200, 60))), UnreadableImageError("torn"), 150)
     [record] = run(segmenter, pictures_of(segmenter, bad), Results(segmenter, tmp_path, {}, ("csv", "summary")))
     assert not isinstance(record, NuclensError)
@@ -382,8 +378,13 @@ def test_the_area_that_was_seen_is_that_of_the_tiles_that_were_read(segmenter: S
         pixels = (box[2] - box[0]) * (box[3] - box[1]) if searched.tissue is None else tissue.area_px(box)
         assert pixels > 0
         assert searched.seen_mm2 == pytest.approx(whole - pixels * (mpp / 1000) ** 2, rel=1e-12)
+        squares = searched.seen_px(16.0)
+        assert squares.sum() * (mpp / 1000) ** 2 == pytest.approx(searched.seen_mm2, rel=1e-3)
+        assert squares[int(top / 16) + 1, int(left / 16) + 1] == 0
+        assert not squares[:, :1].any()  # left of the region
         searched.unreadable.update(dict.fromkeys((tile.index for tile in searched.tiles), "torn"))
         assert searched.seen_mm2 == 0
+        assert not searched.seen_px(16.0).any()
         searched.unreadable.clear()
 
 

@@ -100,7 +100,8 @@ def view(tissue: TissueMask = HALF, states: tuple[str, ...] = STATES) -> View:
 def page(counted: Census, seen: View, mm2: float | None, name: str = "slide", **more: tuple[str, ...]) -> str:
     facts = {name: name, "Plan digest": "b0a1"}
     summary = Summary(name, counted.result(mm2), facts, {"Licence of the weights": "CC-BY-NC-SA-4.0"}, facts, **more)
-    return summary_page(summary, seen, Cells(counted.cells, counted.cell_px, counted.frame.mpp))
+    areas = seen.tissue.areas_px(counted.cell_px)
+    return summary_page(summary, seen, Cells(counted.cells, counted.cell_px, areas, counted.frame.mpp))
 
 
 def census(found: Instances) -> Census:
@@ -205,8 +206,8 @@ def test_thumbnails_are_bounded() -> None:
 def test_maps_are_dark_where_nuclei_are_many_and_blank_without_tissue() -> None:
     counts = np.zeros((2, 10, 15), np.int32)
     counts[1, 2, 3], counts[1, 5, 5] = 90, 20
-    cells = Cells(counts, 400, 0.25)
-    [source] = parsed(density_maps(cells, {1: "small"}, HALF)).loaded
+    cells = Cells(counts, 400, HALF.areas_px(400), 0.25)
+    [source] = parsed(density_maps(cells, {1: "small"})).loaded
     drawn = cv2.imdecode(np.frombuffer(base64.b64decode(source.split(",")[1]), np.uint8), cv2.IMREAD_COLOR)
     assert drawn is not None
     times = drawn.shape[0] // 10
@@ -217,7 +218,8 @@ def test_maps_are_dark_where_nuclei_are_many_and_blank_without_tissue() -> None:
 
 def test_maps_of_large_grids_are_small_pictures() -> None:
     counts = np.ones((1, 40, 1600), np.int32)
-    [source] = parsed(density_maps(Cells(counts, 400, 0.25), {0: "nucleus"}, everything((16000, 640_000)))).loaded
+    areas = everything((16000, 640_000)).areas_px(400)
+    [source] = parsed(density_maps(Cells(counts, 400, areas, 0.25), {0: "nucleus"})).loaded
     drawn = cv2.imdecode(np.frombuffer(base64.b64decode(source.split(",")[1]), np.uint8), cv2.IMREAD_COLOR)
     assert drawn is not None
     assert max(drawn.shape) <= 600

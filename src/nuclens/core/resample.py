@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 
-from nuclens.core.errors import InputError
+from nuclens.core.errors import InputError, UnreadableImageError
 from nuclens.core.levels import level_ratio
 from nuclens.core.slides import Slide
 from nuclens.core.tiling import Box, working_shape
@@ -18,6 +18,7 @@ from nuclens.core.tiling import Box, working_shape
 _BAND = 32  # output rows at a time, at most, and
 _BAND_INPUT = 128  # input rows at a time, about, so that the work stays in the processor's cache
 _BLOCK = 1448  # side of what is read of a level at once, about: 6 MB
+_LOST = 32  # longest side of a square that is lost as a whole where a part of it cannot be read
 _SAME = 1e-9  # a scale that misses one only by float noise is one
 
 
@@ -66,6 +67,49 @@ def read_working(slide: Slide, box: Box, scale: float) -> UInt8[np.ndarray, "h w
     pixels = cv2.copyMakeBorder(pixels, above, below, left, right, cv2.BORDER_REFLECT_101)
     top, first = box[0] - inner[0] + above, box[1] - inner[1] + left
     return pixels[top : top + box[2] - box[0], first : first + box[3] - box[1]]
+
+
+def read_around_damage(
+    slide: Slide, box: Box, scale: float
+) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
+    """Read a box of the working grid, white where the file is damaged, and where that is, in squares of some pixels.
+
+    Args:
+        slide: Where the pixels come from.
+        box: In pixels of the working grid, inside of it.
+        scale: Working pixels per slide pixel.
+
+    Raises:
+        InputError: The scale is not positive, or the image has no pixels.
+        UnreadableImageError: Not one square can be read.
+    """
+    shape = box[2] - box[0], box[3] - box[1]
+    try:
+        return read_working(slide, box, scale), np.zeros(shape, bool)
+    except UnreadableImageError as error:
+        fault = error
+    pixels, lost = np.full((*shape, 3), 255, np.uint8), np.ones(shape, bool)
+    left = _quarters(box)
+    while left:
+        part = left.pop()
+        place = slice(part[0] - box[0], part[2] - box[0]), slice(part[1] - box[1], part[3] - box[1])
+        try:
+            pixels[place], lost[place] = read_working(slide, part, scale), False
+        except UnreadableImageError:
+            left += _quarters(part)
+    if lost.all():
+        raise fault
+    return pixels, lost
+
+
+def _quarters(box: Box) -> list[Box]:
+    """Or halves of a long box; none of a small one."""
+    rows, columns = (
+        [(start, (start + end) // 2), ((start + end) // 2, end)] if end - start > _LOST else [(start, end)]
+        for start, end in ((box[0], box[2]), (box[1], box[3]))
+    )
+    parts = [(top, left, bottom, right) for top, bottom in rows for left, right in columns]
+    return parts if len(parts) > 1 else []
 
 
 def reflected(start: int, stop: int, size: int) -> Int64[np.ndarray, "n"]:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64, Int64, Shaped, UInt8
 
 from nuclens.core.errors import InputError
 from nuclens.core.glass import tissue_in
-from nuclens.core.resample import read_working
+from nuclens.core.resample import read_around_damage
 from nuclens.core.slides import Slide
 from nuclens.core.tiling import working_shape
 
@@ -34,6 +34,7 @@ class TissueMask:
         shape: Height and width of level 0.
         margin: The part of the mask that is kept for nuclei on the rim and is no area of tissue; None where none is.
         reason: Why there is no tissue, or why all is; empty where nothing needs to be said.
+        unseen: Share of the slide that is taken for tissue since it could not be looked at from afar.
     """
 
     mask: Bool[np.ndarray, "h w"]
@@ -41,6 +42,7 @@ class TissueMask:
     shape: tuple[int, int]
     margin: Bool[np.ndarray, "h w"] | None = None
     reason: str = ""
+    unseen: float = 0.0
 
     def __post_init__(self) -> None:
         """Check that there is a grid.
@@ -96,12 +98,15 @@ class TissueMask:
         """The same in mm²; `mpp` is micrometres per level-0 pixel."""
         return self.area_px(box) * mpp**2 / 1e6
 
-    def areas_px(self, side: float) -> Float64[np.ndarray, "rows columns"]:
+    def areas_px(
+        self, side: float, box: tuple[float, float, float, float] | None = None
+    ) -> Float64[np.ndarray, "rows columns"]:
         """The same in every square of a grid over the slide; `side` is that of a square, in level-0 pixels."""
+        starts, ends = ((0, 0), self.shape) if box is None else (box[:2], box[2:])
         counts = (max(1, math.ceil(size / side)) for size in self.shape)
         rows, columns = (
-            np.stack([self._extents(k * side, (k + 1) * side, axis) for k in range(count)])
-            for axis, count in enumerate(counts)
+            np.stack([self._extents(max(k * side, start), min((k + 1) * side, end), axis) for k in range(count)])
+            for axis, (start, end, count) in enumerate(zip(starts, ends, counts, strict=True))
         )
         tissue = self.mask if self.margin is None else self.mask & ~self.margin
         areas: Float64[np.ndarray, "rows columns"] = rows @ (tissue @ columns.T)
@@ -136,28 +141,31 @@ def mask_scale(shape: tuple[int, int], mpp: float | None, um: float = MASK_MPP) 
 def find_tissue(slide: Slide, mpp: float | None) -> TissueMask:
     """Tissue of a slide, seen at about 8 µm per pixel.
 
-    All of a picture below 1 mm² counts as tissue.
+    All of a picture below 1 mm² counts as tissue, and so does what is damaged.
 
     Args:
         slide: What to look at.
         mpp: Micrometres per level-0 pixel; where None, 0.25 is taken.
 
     Raises:
-        UnreadableImageError: The file is damaged.
+        UnreadableImageError: Nothing of it can be read.
     """
     um = mpp or USUAL_MPP
     if slide.shape[0] * slide.shape[1] * um**2 / 1e6 < SMALLEST_MM2:
         return everything(slide.shape, f"below {SMALLEST_MM2:g} mm² all is taken for tissue")
     scale = mask_scale(slide.shape, mpp)
-    found = tissue_in(overview(slide, scale), um / scale)
-    return TissueMask(found.mask, scale, slide.shape, found.margin, found.reason)
+    rgb, lost = overview(slide, scale)
+    found = tissue_in(rgb, um / scale)
+    # The level that tiles are read from may be whole there.
+    mask, margin = found.mask | lost, found.margin & ~lost
+    return TissueMask(mask, scale, slide.shape, margin, found.reason, float(lost.mean()))
 
 
-def overview(slide: Slide, scale: float) -> UInt8[np.ndarray, "h w 3"]:
-    """All of a slide at a scale.
+def overview(slide: Slide, scale: float) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
+    """All of a slide at a scale, and where that cannot be read, which is white.
 
     Raises:
         InputError: The slide has no pixels, or the scale is not positive.
-        UnreadableImageError: The file is damaged.
+        UnreadableImageError: Nothing of it can be read.
     """
-    return read_working(slide, (0, 0, *working_shape(slide.shape, scale)), scale)
+    return read_around_damage(slide, (0, 0, *working_shape(slide.shape, scale)), scale)

@@ -36,7 +36,16 @@ from nuclens.jobs.cohort_file import Entry
 from nuclens.jobs.delivery import Destination, Finish
 from nuclens.jobs.inputs import find_entries
 from nuclens.jobs.journal import DiskJournal
-from nuclens.jobs.marks import FAILED, clear_failure, list_again, list_slides, stamp_of, write_failure, write_mark
+from nuclens.jobs.marks import (
+    FAILED,
+    clear_failure,
+    list_again,
+    list_slides,
+    stamp_of,
+    states_of,
+    write_failure,
+    write_mark,
+)
 from nuclens.jobs.names import LISTED, LOG, SUMMARY, need_apart, written
 from nuclens.jobs.pictures import Area, Picture
 from nuclens.jobs.results import DONE, JOURNAL, Place, Results, all_formats, prepare, record_of
@@ -414,7 +423,7 @@ def _opened(segmenter: Segmenter, task: _Task, options: BatchOptions) -> Picture
         return task.error
     if not options.overwrite and (found := _before(task)) and found.error is None:
         return InputError(f"{task.folder}: another process has done it meanwhile")
-    clock, stamp = Stopwatch(), stamp_of(Path(task.path))
+    clock, states = Stopwatch(), states_of(Path(task.path))
     try:
         with clock.stage("open"):
             slide = open_image(task.path, options.cache, reader=options.reader)
@@ -424,7 +433,7 @@ def _opened(segmenter: Segmenter, task: _Task, options: BatchOptions) -> Picture
         with clock.stage("plan"):
             picture = segmenter.picture(task.name, slide, task.mpp, task.area)
             picture = replace(picture, clock=clock, folder=task.place.name)
-            if stamp_of(Path(task.path)) != stamp:  # the pixels may be those of before, and the digest is of now
+            if states_of(Path(task.path)) != states:  # the pixels may be those of before, and the digest is of now
                 raise UnreadableImageError(f"{task.name}: changed while it was opened; run the same command again")
             journal = DiskJournal(task.folder / JOURNAL)
             if options.overwrite and not journal.follows(json.loads(picture.plan.to_json())):

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import secrets
-import signal
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,52 +12,34 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from nuclens.core.errors import ClusterFault, InputError, NuclensError, UnreadableImageError
+from nuclens.core.errors import ClusterFault, NuclensError, UnreadableImageError
 from nuclens.core.extras import brought_by
 from nuclens.core.flow import ahead
-from nuclens.core.json_texts import decode_json
 from nuclens.core.slides import ArraySlide
 from nuclens.core.tiling import Tile
 from nuclens.jobs.pictures import Picture
 from nuclens.jobs.segment import Segmenter, Tool
 
 with brought_by("distributed", "--scheduler"):
-    import dask
-    from distributed import Client, KilledWorker, LocalCluster, Status
+    from distributed import KilledWorker, Status
     from distributed.comm.core import CommClosedError
-    from distributed.security import Security
-    from distributed.utils import silence_logging_cmgr
 
     from nuclens.jobs.bench import Bench, Delivery, Order, Terms, do_tile, ownerless, size_of, terms_of
+    from nuclens.jobs.scheduler import reached
 
 _log = logging.getLogger(__name__)
 
 R = TypeVar("R")
-_LOCAL = re.compile(r"local(?::([1-9]\d{0,3}))?")
-_USUAL_THREADS = 4  # of a local worker: the engine gains little from more, and each takes memory for a model of its own
 _PER_THREAD = 2  # tiles sent for each thread of the workers: one that is done and one that waits
 _HELD_PX = 500_000_000  # of plain images that are open at a time
 _FINISHING = 2  # pictures whose files are written at a time
 _DEATHS = 3  # times that all who had a tile may die before it is held to be the tile's fault
-_ANSWER_S = 10
 _PATIENCE_S = 600  # for the first worker: one that a queue of jobs has to start may take its time
-_MUTE = logging.CRITICAL + 1
 _LOOK_S = 2.0  # between looks at who is there
-# The profile of every worker, taken a hundred times a second, costs more than the scheduler does. On a loaded machine a
-# worker that was killed needs a while to be back; another is begun after that. Nobody asks local ones for web pages.
-_SETTINGS = {
-    "distributed.worker.profile.enabled": False,
-    "distributed.deploy.lost-worker-timeout": "30s",
-    "distributed.scheduler.http.routes": [],
-    "distributed.worker.http.routes": [],
-    # As Dask has it, what is freed goes back to the system at once, and every array is paid for page by page.
-    "distributed.nanny.pre-spawn-environ": {},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +102,7 @@ def hired(
         ClusterFault: No scheduler answers there, no worker comes, or none has what the tiles need.
     """
     with ExitStack() as stack:
-        stack.enter_context(dask.config.set(_SETTINGS))
-        # It writes tracebacks to the terminal for what is told here in a line, or mended.
-        stack.enter_context(silence_logging_cmgr(_MUTE))
-        client = _client(stack, scheduler, segmenter.threads)
+        client = stack.enter_context(reached(scheduler, segmenter.threads))
         terms = _terms(scheduler, terms_of(segmenter), _found(client, scheduler, tool), mixed=mixed)
         bench = Bench(tool, terms, client.id)
         for name in _left_behind(client):
@@ -352,85 +328,6 @@ def _deadly(picture: Picture, tile: Tile, error: KilledWorker) -> ClusterFault:
         f"{picture.name}: {_DEATHS} times all workers that had tile {tile.index} died, as they do when memory runs "
         f"out; give workers more memory or fewer threads, or a smaller --tile-size ({error})"
     )
-
-
-def _client(stack: ExitStack, scheduler: str, threads: int) -> Any:
-    """The way to a scheduler, which is started where it is to be local."""
-    local = _LOCAL.fullmatch(scheduler)
-    if local:
-        workers = int(local[1] or max(1, threads // _USUAL_THREADS))
-        # Whoever reaches a scheduler can run programs as its user, and other users reach this machine's ports.
-        security = Security.temporary()
-        with _unheard():
-            cluster = stack.enter_context(
-                LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=max(1, threads // workers),
-                    dashboard_address=None,
-                    # Of its web server, which nobody asks; without, it wants a port that another run may have.
-                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-                    silence_logs=_MUTE,
-                    security=security,
-                    protocol="tls",
-                )
-            )
-        # One that dies while it starts is not started again otherwise.
-        cluster.adapt(minimum=workers, maximum=workers)
-        return stack.enter_context(Client(cluster, security=security))
-    file = Path(scheduler)
-    if "://" not in scheduler and not (file.suffix == ".json" and file.is_file()):
-        raise InputError(
-            f"--scheduler {scheduler}: wanted local, local:N, an address such as tcp://10.0.0.1:8786, or the JSON file "
-            f"that `dask scheduler --scheduler-file` writes"
-        )
-    address = scheduler if "://" in scheduler else _address_in(file)
-    try:
-        return stack.enter_context(Client(address, timeout=_ANSWER_S))
-    except TypeError as error:
-        raise ClusterFault(
-            f"--scheduler {scheduler}: wanted certificates, and this command has none; set those that docs/clusters.md "
-            f"names under Security"
-        ) from error
-    except (OSError, ValueError) as error:
-        line = " ".join(str(error).split())
-        raise ClusterFault(
-            f"--scheduler {scheduler}: no answer ({line:.120}); start one with `dask scheduler`"
-        ) from error
-
-
-def _address_in(file: Path) -> str:
-    """What a scheduler file says.
-
-    Raises:
-        InputError: It is none.
-    """
-    try:
-        written = decode_json(file.read_bytes())
-    except ValueError:
-        written = None
-    address = written.get("address") if isinstance(written, dict) else None
-    if not isinstance(address, str):
-        raise InputError(f"--scheduler {file}: no address in it; wanted what `dask scheduler --scheduler-file` writes")
-    return address
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """Threads begun inside, and the processes that those start, do not hear Ctrl-C; this one does afterwards.
-
-    A terminal sends it to all processes of a command. Workers that ended by
-    themselves would write tracebacks, and be missing when they are dismissed.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    # What starts the tracker lets its thread hear again, so it has to be there before.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _found(client: Any, scheduler: str, tool: Tool) -> dict[str, Terms | str]:

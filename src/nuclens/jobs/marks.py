@@ -138,16 +138,21 @@ def clear_failure(folder: Path) -> None:
         (folder / FAILED).unlink()
 
 
-def stamp_of(path: Path) -> list[list[int]] | None:
-    """Size and time of change, in nanoseconds, of all files of a slide; None where they do not prove anything.
-
-    Files that have the stamp of before are taken for those of before, unread.
-    One that changed just now may change again without another time.
-    """
+def states_of(path: Path) -> list[list[int]] | None:
+    """Size and time of change, in nanoseconds, of all files of a slide; None where they cannot be looked at."""
     try:
         states = [part.stat() for part in (path, *sorted(companions(path)))]
     except (OSError, ValueError, UnreadableImageError):
         return None
-    if any(abs(time.time() - state.st_mtime) < _SETTLED_S for state in states):
-        return None
     return [[state.st_size, state.st_mtime_ns] for state in states]
+
+
+def stamp_of(path: Path) -> list[list[int]] | None:
+    """The same where it proves something, else None: files that have the stamp of before are taken for them, unread.
+
+    One that changed just now may change again without another time.
+    """
+    states = states_of(path)
+    if states is None or any(abs(time.time() - changed / 1e9) < _SETTLED_S for _, changed in states):
+        return None
+    return states

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Int32, UInt8
+from jaxtyping import Bool, Float64, Int32, UInt8
 
 from nuclens.core.errors import InputError, MemoryFault, NuclensError, UnreadableImageError
 from nuclens.core.flow import Stopwatch
@@ -17,7 +17,7 @@ from nuclens.core.plan import Plan
 from nuclens.core.resample import read_working
 from nuclens.core.slides import Slide
 from nuclens.core.tiling import Box, Tile, inside
-from nuclens.core.tissue import TissueMask, find_tissue
+from nuclens.core.tissue import TissueMask, everything, find_tissue
 from nuclens.core.tissue_files import read_tissue
 from nuclens.core.types import Frame
 from nuclens.core.urls import url_of
@@ -138,16 +138,32 @@ class Picture:
         """
         if not self.unreadable:
             return self.mm2
-        read = (tile.core for tile in self.tiles if tile.index not in self.unreadable)
-        return math.fsum(self._mm2(tuple(place / self.plan.scale for place in core)) for core in read)
+        read = (tile for tile in self.tiles if tile.index not in self.unreadable)
+        return math.fsum(self._mm2(self._on_level_0(tile)) for tile in read)
 
-    def _mm2(self, box: tuple[float, ...]) -> float:
-        """Area of a box that is in the region and on tissue."""
+    def seen_px(self, side: float) -> Float64[np.ndarray, "rows columns"]:
+        """The same area in every square of a grid over the slide; both it and `side` in level-0 pixels."""
+        tissue = self.tissue or everything(self.slide.shape)
+        seen = tissue.areas_px(side, self._searched((0, 0, *self.slide.shape)))
+        for tile in self.tiles:
+            if tile.index in self.unreadable:
+                seen -= tissue.areas_px(side, self._searched(self._on_level_0(tile)))
+        # What is left of squares in unreadable tiles is a rounding error.
+        return np.where(seen < 1, 0, seen)
+
+    def _on_level_0(self, tile: Tile) -> tuple[float, float, float, float]:
+        top, left, bottom, right = (place / self.plan.scale for place in tile.core)
+        return top, left, bottom, right
+
+    def _searched(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        """The part of a box that is in the region; empty at its own start where none is."""
         region = self.plan.region or (0, 0, *self.slide.shape)
-        top, left = (max(pair) for pair in zip(box[:2], region[:2], strict=True))
-        bottom, right = (min(pair) for pair in zip(box[2:], region[2:], strict=True))
-        if top >= bottom or left >= right:
-            return 0.0
+        top, left = max(box[0], region[0]), max(box[1], region[1])
+        return top, left, max(top, min(box[2], region[2])), max(left, min(box[3], region[3]))
+
+    def _mm2(self, box: tuple[float, float, float, float]) -> float:
+        """Area of a box that is in the region and on tissue."""
+        top, left, bottom, right = self._searched(box)
         area = (bottom - top) * (right - left)
         pixels = area if self.tissue is None else self.tissue.area_px((top, left, bottom, right))
         return pixels * ((self.plan.mpp or 0) / 1000) ** 2

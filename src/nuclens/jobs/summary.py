@@ -54,7 +54,7 @@ def write_summary(folder: Path, picture: Picture, census: Census, card: Card) ->
         limits=card.limits,
     )
     view = view_of(picture)
-    cells = Cells(census.cells, census.cell_px, picture.plan.mpp)
+    cells = Cells(census.cells, census.cell_px, picture.seen_px(census.cell_px), picture.plan.mpp)
     written = {
         "summary.json": json.dumps(counted, indent=1, ensure_ascii=False).encode() + b"\n",
         "summary.html": summary_page(summary, view, cells).encode(),
@@ -75,7 +75,7 @@ def view_of(picture: Picture) -> View:
         for tile in tiles
     )
     shape = picture.slide.shape
-    rgb = overview(picture.slide, thumbnail_scale(shape))
+    rgb, _ = overview(picture.slide, thumbnail_scale(shape))
     return View(rgb, Frame(*shape, picture.plan.mpp), picture.tissue or everything(shape), marks)
 
 

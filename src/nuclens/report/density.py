@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, UInt8
 
-from nuclens.core.tissue import TissueMask
 from nuclens.report.html import Html, picture, tag
 
 # Sequential blues of ColorBrewer (Harrower & Brewer 2003): one hue, so that they keep their order in grey and to every
@@ -29,36 +28,34 @@ class Cells:
     Attributes:
         counts: Nuclei in each square by type id.
         side_px: Side of a square, in level-0 pixels.
+        areas_px: Tissue in each square that was looked at, in level-0 pixels; none leaves it blank.
         mpp: Micrometres per level-0 pixel, None where unknown.
     """
 
     counts: Int32[np.ndarray, "types rows columns"]
     side_px: float
+    areas_px: Float64[np.ndarray, "rows columns"]
     mpp: float | None
 
 
-def density_maps(cells: Cells, names: dict[int, str], tissue: TissueMask) -> Html:
+def density_maps(cells: Cells, names: dict[int, str]) -> Html:
     """A map of all nuclei and, where there are several, one of each type, each with a scale of its own.
 
     Args:
         cells: Counts.
         names: Of the type ids to show.
-        tissue: Squares without any of it are left blank.
     """
-    areas = tissue.areas_px(cells.side_px)
-    tiles = [_map("all nuclei", cells.counts.sum(axis=0), areas, cells)]
+    tiles = [_map("all nuclei", cells.counts.sum(axis=0), cells)]
     kinds = [kind for kind in names if cells.counts[kind].any()]
     if len(kinds) > 1:
-        tiles += [_map(names[kind], cells.counts[kind], areas, cells) for kind in kinds[: _MAPS - 1]]
+        tiles += [_map(names[kind], cells.counts[kind], cells) for kind in kinds[: _MAPS - 1]]
     return tag("div", *tiles, class_="maps")
 
 
-def _map(
-    name: str, counts: Int32[np.ndarray, "rows columns"], areas: Float64[np.ndarray, "rows columns"], cells: Cells
-) -> Html:
+def _map(name: str, counts: Int32[np.ndarray, "rows columns"], cells: Cells) -> Html:
     unit = (cells.mpp**2 / 1e6) if cells.mpp else 1 / cells.side_px**2
-    known = areas > 0
-    densities = np.where(known, counts / np.maximum(areas, _LEAST * cells.side_px**2) / unit, 0)
+    known = cells.areas_px > 0
+    densities = np.where(known, counts / np.maximum(cells.areas_px, _LEAST * cells.side_px**2) / unit, 0)
     top = float(np.quantile(densities[known], _TOP)) if known.any() else 0.0
     top = top or float(densities.max(initial=0)) or 1.0
     drawn = _enlarged(_colored(densities / top, known))

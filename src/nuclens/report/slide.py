@@ -59,7 +59,7 @@ def summary_page(summary: Summary, view: View, cells: Cells) -> str:
         _warnings(summary, view),
         _overview(summary, view),
         _sizes(summary.census),
-        _maps(summary.census, view, cells),
+        _maps(summary.census, cells),
         _measurements(summary.census),
         _facts(summary, view),
     )
@@ -184,16 +184,14 @@ def _histogram(bars: np.ndarray, shown: int, width: float, median: float, color:
     return tag("svg", *parts, viewBox=view, role="img", aria_label="Distribution of areas")
 
 
-def _maps(census: dict[str, Any], view: View, cells: Cells) -> Html:
+def _maps(census: dict[str, Any], cells: Cells) -> Html:
     if not census["nuclei"]:
         return Html("")
     kinds = {name: k for k, name in enumerate(census["types"], len(cells.counts) - len(census["types"]))}
     names = {kinds[name]: name for name, kind in census["types"].items() if kind["nuclei"]}
     side = f"{cells.side_px * cells.mpp:g} µm" if cells.mpp else f"{cells.side_px:g} px"
-    said = f"Squares of {side}; darker is denser, each map on its own scale, blank where there is no tissue."
-    return tag(
-        "section", tag("h2", "Where they are"), tag("p", said, class_="soft"), density_maps(cells, names, view.tissue)
-    )
+    said = f"Squares of {side}; darker is denser, each map on its own scale, blank where no tissue was read."
+    return tag("section", tag("h2", "Where they are"), tag("p", said, class_="soft"), density_maps(cells, names))
 
 
 def _measurements(census: dict[str, Any]) -> Html:
