@@ -5,8 +5,7 @@
 `overhead`: two slides of `--repeats` x `--repeats` copies of a region, segmented in turn by one process of two threads,
 by two processes of one thread that have a slide each, and by a scheduler's two workers of one thread, `--turns` times;
 core-seconds of all processes, start-up included, and whether files are equal.
-`settings`: the same by two workers that are started by hand, as Dask has them and with the memory kept that it would
-return to the system at once.
+`settings`: the same by two workers that are started by hand, as Dask has them and as docs/clusters.md does.
 `kills`: the region in tiles of 512 pixels by two workers, one of which is killed (`kill -9`) twenty times at random
 moments, until the run has ended; tiles that were given out more than once are what was lost. `namespaces` (as root, on
 Linux): scheduler, workers and run in three network namespaces that only a bridge joins. Writes cluster.json in
@@ -40,7 +39,14 @@ REGION = "slides/tcga-v5-a7re-region.tif"
 FORMATS = ("geoparquet", "geojson", "csv")
 PARTS = ("overhead", "settings", "kills", "namespaces")
 KILLS = 20
-KEPT = {"DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON": "{'MALLOC_TRIM_THRESHOLD_': None}"}
+QUIET = {
+    "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON": "{'MALLOC_TRIM_THRESHOLD_': None}",
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__WORKER__MEMORY__MONITOR_INTERVAL": "500ms",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "10s",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "2s",
+    "DASK_DISTRIBUTED__ADMIN__TICK__LIMIT": "30s",
+}
 
 
 def main() -> None:
@@ -104,9 +110,9 @@ def overhead(region: Path, scratch: Path, repeats: int, turns: int) -> dict[str,
 def settings(region: Path, scratch: Path, repeats: int, turns: int) -> dict[str, Any]:
     slides, address = two_slides(region, scratch, repeats), scratch / "address.json"
     dask, file = (sys.executable, "-m", "dask"), ("--scheduler-file", str(address))
-    spent: dict[str, list[float]] = {"as Dask has them": [], "memory kept": []}
+    spent: dict[str, list[float]] = {"as Dask has them": [], "as docs/clusters.md has them": []}
     for _ in range(turns):
-        for name, changes in zip(spent, ({}, KEPT), strict=True):
+        for name, changes in zip(spent, ({}, QUIET), strict=True):
             before = children()
             starts = [(*dask, "scheduler", *file, "--port", "0", "--no-dashboard")]
             starts += [(*dask, "worker", *file, "--nthreads", "1", "--no-dashboard")] * 2

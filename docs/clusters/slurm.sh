@@ -20,8 +20,13 @@ mkdir -p "$out"
 address=$out/scheduler-$SLURM_JOB_ID.json
 trap 'rm -f "$address"' EXIT
 export DASK_DISTRIBUTED__LOGGING__DISTRIBUTED=warning
-# Workers would return freed memory to the system at once, and spend an eighth of their time on getting it back.
+# Workers would return freed memory to the system at once and watch themselves many times a second.
 export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON="{'MALLOC_TRIM_THRESHOLD_': None}"
+export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False
+export DASK_DISTRIBUTED__WORKER__MEMORY__MONITOR_INTERVAL=500ms
+export DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL=10s
+export DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL=2s
+export DASK_DISTRIBUTED__ADMIN__TICK__LIMIT=30s
 
 dask scheduler --scheduler-file "$address" --port 0 --no-dashboard &
 scheduler=$!

@@ -121,6 +121,8 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": options.threads,
+            # Else the threads are held to the first cores, and those of other processes too, while others stand idle.
+            "ENABLE_CPU_PINNING": False,
         }
         return OpenVinoRunner(integers, settings, model.card.heads, model.card.preprocessing, exported)
 

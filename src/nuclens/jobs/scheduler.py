@@ -7,11 +7,14 @@ import logging
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from functools import cache
 from multiprocessing import resource_tracker
 from pathlib import Path
+from typing import Any
 
 from nuclens.core.errors import ClusterFault, InputError
 from nuclens.core.extras import brought_by
@@ -28,16 +31,34 @@ _LOCAL = re.compile(r"local(?::([1-9]\d{0,3}))?")
 _USUAL_THREADS = 4  # of a local worker: the engine gains little from more, and each takes memory for a model of its own
 _ANSWER_S = 10
 _MUTE = logging.CRITICAL + 1
-# The profile of every worker, taken a hundred times a second, costs more than the scheduler does. On a loaded machine a
-# worker that was killed needs a while to be back; another is begun after that. Nobody asks local ones for web pages.
+# Local workers have these too. What Dask does many times a second for people who look at its web pages took a tenth of
+# a core where two workers waited: a profile, looks at the load of the machine, at its own delays, at who could help.
 _SETTINGS = {
     "distributed.worker.profile.enabled": False,
-    "distributed.deploy.lost-worker-timeout": "30s",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.tick.interval": "2s",
+    "distributed.admin.tick.limit": "30s",
+    "distributed.scheduler.work-stealing-interval": "1s",
+    "distributed.worker.memory.monitor-interval": "500ms",
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
+    # On a loaded machine a worker that was killed needs a while to be back; another is begun after that.
+    "distributed.deploy.lost-worker-timeout": "30s",
     # As Dask has it, what is freed goes back to the system at once, and every array is paid for page by page.
     "distributed.nanny.pre-spawn-environ": {},
 }
+
+
+class _Client(Client):  # type: ignore[misc] # distributed is taken without types
+    """One that cannot begin is closed at once, not by Python at any time, maybe in the thread that is to do it."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        try:
+            super().__init__(*arguments, **settings)
+        except BaseException:
+            with suppress(AttributeError):  # it had not even begun
+                self.close()
+            raise
 
 
 @contextmanager
@@ -53,8 +74,9 @@ def reached(scheduler: str, threads: int) -> Iterator[Client]:
         ClusterFault: No scheduler answers there.
     """
     local = _LOCAL.fullmatch(scheduler)
+    loop = _loop()
     # It writes tracebacks to the terminal for what is told here in a line, or mended.
-    with dask.config.set(_SETTINGS), silence_logging_cmgr(_MUTE), _loop() as loop:
+    with dask.config.set(_SETTINGS), silence_logging_cmgr(_MUTE):
         if local:
             workers = int(local[1] or max(1, threads // _USUAL_THREADS))
             with _local(workers, max(1, threads // workers), loop) as client:
@@ -84,7 +106,7 @@ def _local(workers: int, threads: int, loop: IOLoop) -> Iterator[Client]:
     with cluster:
         # One that dies while it starts is not started again otherwise.
         cluster.adapt(minimum=workers, maximum=workers)
-        with Client(cluster, security=security, loop=loop) as client:
+        with _Client(cluster, security=security, loop=loop) as client:
             yield client
 
 
@@ -98,7 +120,7 @@ def _running(scheduler: str, loop: IOLoop) -> Client:
         )
     address = scheduler if "://" in scheduler else _address_in(file)
     try:
-        return Client(address, timeout=_ANSWER_S, loop=loop)
+        return _Client(address, timeout=_ANSWER_S, loop=loop)
     except TypeError as error:
         raise ClusterFault(
             f"--scheduler {scheduler}: wanted certificates, and this command has none; set those that docs/clusters.md "
@@ -127,34 +149,29 @@ def _address_in(file: Path) -> str:
     return address
 
 
-@contextmanager
-def _loop() -> Iterator[IOLoop]:
-    """What Dask's messages come and go by, in a thread of its own.
+@cache
+def _loop() -> IOLoop:
+    """What Dask's messages come and go by, in a thread that this process keeps.
 
     One that Dask starts has ten seconds to begin, and on a machine that stood
     still for as long it ended the run.
     """
-    begun: Future[tuple[IOLoop, asyncio.Event]] = Future()
+    begun: Future[IOLoop] = Future()
 
     async def serve() -> None:
-        end = asyncio.Event()
-        begun.set_result((IOLoop.current(), end))
-        await end.wait()
+        begun.set_result(IOLoop.current())
+        await asyncio.Event().wait()
 
     def run() -> None:
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            runner.run(serve())
-
-    with ThreadPoolExecutor(1, "nuclens-loop") as pool:
-        with _unheard():
-            running = pool.submit(run)
-        if running in wait((begun, running), return_when=FIRST_COMPLETED).done:
-            running.result()
-        loop, end = begun.result()
         try:
-            yield loop
-        finally:
-            loop.add_callback(end.set)
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                runner.run(serve())
+        except Exception as error:  # noqa: BLE001 - raised by whoever waits for it
+            begun.set_exception(error)
+
+    with _unheard():
+        threading.Thread(target=run, name="Dask IO loop", daemon=True).start()
+    return begun.result()
 
 
 @contextmanager
