@@ -72,3 +72,11 @@ def test_links_between_pages_lead_somewhere() -> None:
     links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))]
     assert len(links) > 100
     assert [(page.name, link) for page, link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_workers_are_set_up_alike_wherever_they_are_started() -> None:
+    pages = ("clusters.md", "clusters/slurm.sh", "clusters/jobqueue.py", "clusters/kubernetes.yaml")
+    setting = re.compile(r"\b(DASK_DISTRIBUTED__(?:NANNY|WORKER|ADMIN)__\w+)(?:=|, value: )\\?\"?([\w{][^\"\\}\n]*)")
+    found = [dict(setting.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))) for page in pages]
+    assert len(found[0]) == 6
+    assert found == [found[0]] * len(pages)
