@@ -102,15 +102,18 @@ def test_tiles_paste_to_the_whole(shape: tuple[int, int], scale: float, cores: i
 
 
 class Damaged(ArraySlide):
-    """A slide of which some boxes cannot be read."""
+    """A slide of which some boxes cannot be read; `tried` lists all that were asked for."""
 
     holes: tuple[Box, ...]
+    tried: list[Box]
 
     def __init__(self, rgb: UInt8[np.ndarray, "h w 3"], *holes: Box) -> None:
         super().__init__(rgb, 0.25, "made")
         object.__setattr__(self, "holes", holes)
+        object.__setattr__(self, "tried", [])
 
     def read(self, box: Box, level: int = 0) -> UInt8[np.ndarray, "h w 3"]:
+        self.tried.append(box)
         if any(all(box[k] < hole[k + 2] and hole[k] < box[k + 2] for k in (0, 1)) for hole in self.holes):
             raise UnreadableImageError("torn")
         pixels: UInt8[np.ndarray, "h w 3"] = super().read(box, level)
@@ -276,5 +279,7 @@ def test_what_is_read_around_damage_is_what_a_whole_file_has_there(scale: float)
     sound, none = read_around_damage(array_slide(rgb), box, scale)
     assert not none.any()
     assert np.array_equal(sound, whole)
+    hopeless = Damaged(rgb, (0, 0, 700, 500))
     with pytest.raises(UnreadableImageError, match="torn"):
-        read_around_damage(Damaged(rgb, (0, 0, 700, 500)), box, scale)
+        read_around_damage(hopeless, box, scale)
+    assert len(hopeless.tried) <= 1 + 4 + 16 + 64

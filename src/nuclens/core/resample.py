@@ -18,7 +18,9 @@ from nuclens.core.tiling import Box, working_shape
 _BAND = 32  # output rows at a time, at most, and
 _BAND_INPUT = 128  # input rows at a time, about, so that the work stays in the processor's cache
 _BLOCK = 1448  # side of what is read of a level at once, about: 6 MB
-_LOST = 32  # longest side of a square that is lost as a whole where a part of it cannot be read
+# Longest side of a square that is lost as a whole where a part of it cannot be read, more where a picture has so many.
+_LOST, _LOST_AT_MOST = 32, 64
+_TRIED = 64  # squares of which one has to be readable
 _SAME = 1e-9  # a scale that misses one only by float noise is one
 
 
@@ -89,23 +91,27 @@ def read_around_damage(
     except UnreadableImageError as error:
         fault = error
     pixels, lost = np.full((*shape, 3), 255, np.uint8), np.ones(shape, bool)
-    left = _quarters(box)
-    while left:
-        part = left.pop()
-        place = slice(part[0] - box[0], part[2] - box[0]), slice(part[1] - box[1], part[3] - box[1])
-        try:
-            pixels[place], lost[place] = read_working(slide, part, scale), False
-        except UnreadableImageError:
-            left += _quarters(part)
+    least = max(_LOST, *(side // _LOST_AT_MOST for side in shape))
+    parts = _quarters(box, least)
+    # Some readers open the file anew for every failure: one without a sound spot is not looked through to its end.
+    while parts and (len(parts) <= _TRIED or not lost.all()):
+        damaged = []
+        for part in parts:
+            place = slice(part[0] - box[0], part[2] - box[0]), slice(part[1] - box[1], part[3] - box[1])
+            try:
+                pixels[place], lost[place] = read_working(slide, part, scale), False
+            except UnreadableImageError:
+                damaged.append(part)
+        parts = [quarter for part in damaged for quarter in _quarters(part, least)]
     if lost.all():
         raise fault
     return pixels, lost
 
 
-def _quarters(box: Box) -> list[Box]:
+def _quarters(box: Box, least: int) -> list[Box]:
     """Or halves of a long box; none of a small one."""
     rows, columns = (
-        [(start, (start + end) // 2), ((start + end) // 2, end)] if end - start > _LOST else [(start, end)]
+        [(start, (start + end) // 2), ((start + end) // 2, end)] if end - start > least else [(start, end)]
         for start, end in ((box[0], box[2]), (box[1], box[3]))
     )
     parts = [(top, left, bottom, right) for top, bottom in rows for left, right in columns]
