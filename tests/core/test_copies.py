@@ -96,7 +96,7 @@ def test_who_is_alone_keeps_others_waiting(tmp_path: Path) -> None:
         with pytest.raises(TimeoutError):
             coming.result(timeout=0.05)
         first.share()
-        second = coming.result(timeout=20)
+        second = coming.result(timeout=60)
     assert not first.alone()
     assert not second.alone()
     first.leave()

@@ -331,7 +331,7 @@ def test_a_picture_that_fails_half_way_fails_alone(segmenter: Segmenter, paint: 
     pictures = [*pictures_of(segmenter, good, bad), missing, *pictures_of(segmenter, good)]
     assert isinstance(pictures[1], Picture)
     pictures[1] = replace(pictures[1], strict=True)
-    results = within(20, lambda: list(run(segmenter, pictures, counted(segmenter))))
+    results = within(60, lambda: list(run(segmenter, pictures, counted(segmenter))))
     assert results == [len(scattered(200, 100)), bad.error, missing, len(scattered(200, 100))]
     assert bad.closed.is_set()
     assert own_threads() == []
@@ -343,7 +343,7 @@ def test_a_tile_that_cannot_be_read_is_left_out_and_marked(segmenter: Segmenter,
     bad = Fragile(good, UnreadableImageError("torn"), 150)  # tiles are read 80 px beyond their cores
     [picture] = pictures_of(segmenter, bad)
     assert isinstance(picture, Picture)
-    [parts] = within(20, lambda: list(run(segmenter, [picture], lambda picture: list(segmenter.result(picture)))))
+    [parts] = within(60, lambda: list(run(segmenter, [picture], lambda picture: list(segmenter.result(picture)))))
     assert picture.unread() == dict.fromkeys(["0,64,60,64", "0,128,60,64", "0,192,60,8"], "torn")
     assert set(parts[0].metadata["unreadable"].split()) == set(picture.unread())
     assert sum(map(len, parts)) == sum(row < 64 for row, *_ in discs)
@@ -391,14 +391,14 @@ def test_the_area_that_was_seen_is_that_of_the_tiles_that_were_read(segmenter: S
 def test_a_picture_without_one_readable_tile_fails(segmenter: Segmenter, paint: Paint) -> None:
     bad = Fragile(array_slide(paint(100, 100, [])), UnreadableImageError("torn"), 0)
     picture = segmenter.picture("a", bad, 0.25)
-    assert within(20, lambda: list(run(segmenter, [picture], counted(segmenter)))) == [picture.failures[0]]
+    assert within(60, lambda: list(run(segmenter, [picture], counted(segmenter)))) == [picture.failures[0]]
     assert str(picture.failures[0]) == "torn"
 
 
 def test_a_file_that_vanishes_ends_its_picture(segmenter: Segmenter, paint: Paint) -> None:
     bad = Fragile(array_slide(paint(200, 100, [])), UnreadableImageError("stale handle"), 150)
     picture = segmenter.picture("mount/gone.svs", bad, 0.25)
-    [error] = within(20, lambda: list(run(segmenter, [picture], counted(segmenter))))
+    [error] = within(60, lambda: list(run(segmenter, [picture], counted(segmenter))))
     assert str(error) == "mount/gone.svs: vanished while it was read; run the same command again when it is back"
 
 
@@ -520,7 +520,7 @@ def test_labels_of_a_huge_plane_are_refused(segmenter: Segmenter, paint: Paint, 
 def test_a_bug_in_reading_reaches_the_caller(segmenter: Segmenter, paint: Paint) -> None:
     bad = Fragile(array_slide(paint(150, 150, [])), ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        within(20, lambda: list(run(segmenter, pictures_of(segmenter, bad), lambda picture: None)))
+        within(60, lambda: list(run(segmenter, pictures_of(segmenter, bad), lambda picture: None)))
     assert own_threads() == []
 
 
@@ -545,7 +545,7 @@ def test_a_bug_in_decoding_reaches_the_caller_with_its_traceback(
     monkeypatch.setattr("nuclens.jobs.segment.rows_of", broken)
     slides = [array_slide(paint(150, 150, [])), array_slide(paint(150, 150, []))]
     with pytest.raises(ZeroDivisionError, match="a bug") as caught:
-        within(20, lambda: list(run(segmenter, pictures_of(segmenter, *slides), lambda picture: None)))
+        within(60, lambda: list(run(segmenter, pictures_of(segmenter, *slides), lambda picture: None)))
     assert "broken" in [entry.name for entry in caught.traceback]
     assert own_threads() == []
 
@@ -560,7 +560,7 @@ def test_a_bug_of_the_callers_own_reaches_the_caller(segmenter: Segmenter, paint
 
     pictures = pictures_of(segmenter, array_slide(paint(150, 150, [])))
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        within(20, lambda: list(run(segmenter, pictures, *((broken, fine) if place == "finish" else (fine, broken)))))
+        within(60, lambda: list(run(segmenter, pictures, *((broken, fine) if place == "finish" else (fine, broken)))))
     assert own_threads() == []
 
 
@@ -581,7 +581,7 @@ def test_a_picture_that_does_not_fit_into_memory_fails_alone(segmenter: Segmente
     good, black = array_slide(paint(100, 100, [])), array_slide(np.zeros((100, 100, 3), np.uint8))
     bad = Fragile(black, error, 1000 if place == "network" else 0)
     own = replace(segmenter, runner=Small())
-    results = within(20, lambda: list(run(own, pictures_of(own, good, bad, good), counted(own))))
+    results = within(60, lambda: list(run(own, pictures_of(own, good, bad, good), counted(own))))
     assert [results[0], results[2]] == [0, 0]
     assert isinstance(results[1], MemoryFault)
     assert bad.closed.is_set()
@@ -591,7 +591,7 @@ def test_a_picture_that_does_not_fit_into_memory_fails_alone(segmenter: Segmente
 def test_heads_of_another_model_are_an_error_of_each_picture(segmenter: Segmenter, paint: Paint) -> None:
     wrong = replace(segmenter, runner=Heads({"nucleus": 3}))
     pictures = pictures_of(wrong, *[array_slide(paint(200, 200, []))] * 2)
-    results = within(20, lambda: list(run(wrong, pictures, lambda picture: None)))
+    results = within(60, lambda: list(run(wrong, pictures, lambda picture: None)))
     assert [type(result) for result in results] == [ShapeError, ShapeError]
     with pytest.raises(ShapeError):
         segment(paint(20, 20, []), model=wrong, mpp=0.25)
@@ -607,7 +607,7 @@ def test_leaving_early_ends_all_threads(segmenter: Segmenter, paint: Paint) -> N
 
     results = run(segmenter, endless(), lambda picture: None)
     next(results)
-    within(20, results.close)  # type: ignore[attr-defined]
+    within(60, results.close)  # type: ignore[attr-defined]
     assert own_threads() == []
     assert len(opened) < 20
 
@@ -630,7 +630,7 @@ def test_what_is_in_flight_is_bounded(segmenter: Segmenter, paint: Paint) -> Non
 
     counting = replace(segmenter, runner=Counting({"nucleus": 1, "offset": 2, "type": 2}))
     picture = counting.picture("a", array_slide(paint(300, 300, [])), 0.25)
-    within(20, lambda: list(run(counting, [picture], lambda picture: None, slow)))
+    within(60, lambda: list(run(counting, [picture], lambda picture: None, slow)))
     assert len(begun) == len(ended) == 25
     assert most <= 8
 
