@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import UInt8
 
-from nuclens.core.errors import InputError, UnreadableImageError
+from nuclens.core.errors import InputError
 from nuclens.core.levels import level_ratio
-from nuclens.core.resample import best_level, read_around_damage, read_working, reflected
+from nuclens.core.resample import best_level, read_working, reflected
 from nuclens.core.slides import ArraySlide, array_slide, need_inside
 from nuclens.core.tiling import Box, tile_plan, working_shape
 
@@ -99,25 +99,6 @@ def test_tiles_paste_to_the_whole(shape: tuple[int, int], scale: float, cores: i
     for tile in tile_plan((height, width), 8 * cores, halo, 8):
         top, left, bottom, right = (place + margin for place in tile.box)
         np.testing.assert_array_equal(read_working(slide, tile.box, scale), whole[top:bottom, left:right])
-
-
-class Damaged(ArraySlide):
-    """A slide of which some boxes cannot be read; `tried` lists all that were asked for."""
-
-    holes: tuple[Box, ...]
-    tried: list[Box]
-
-    def __init__(self, rgb: UInt8[np.ndarray, "h w 3"], *holes: Box) -> None:
-        super().__init__(rgb, 0.25, "made")
-        object.__setattr__(self, "holes", holes)
-        object.__setattr__(self, "tried", [])
-
-    def read(self, box: Box, level: int = 0) -> UInt8[np.ndarray, "h w 3"]:
-        self.tried.append(box)
-        if any(all(box[k] < hole[k + 2] and hole[k] < box[k + 2] for k in (0, 1)) for hole in self.holes):
-            raise UnreadableImageError("torn")
-        pixels: UInt8[np.ndarray, "h w 3"] = super().read(box, level)
-        return pixels
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -257,29 +238,3 @@ def test_blocks_leave_no_trace(scale: float, monkeypatch: pytest.MonkeyPatch) ->
     whole = read_working(slide, box, scale)
     monkeypatch.setattr("nuclens.core.resample._BLOCK", 41)
     np.testing.assert_array_equal(read_working(slide, box, scale), whole)
-
-
-@pytest.mark.parametrize("scale", [1.0, 0.5, 0.13, 1.98])
-def test_what_is_read_around_damage_is_what_a_whole_file_has_there(scale: float) -> None:
-    rgb = noise(700, 500).clip(0, 254)
-    slide = Damaged(rgb, (300, 200, 310, 210), (650, 490, 700, 500))
-    height, width = working_shape(rgb.shape[:2], scale)
-    box = (0, 0, height, width)
-    pixels, lost = read_around_damage(slide, box, scale)
-    whole = read_working(array_slide(rgb), box, scale)
-    assert np.array_equal(pixels[~lost], whole[~lost])
-    assert (pixels[lost] == 255).all()
-    rows, columns = np.nonzero(lost)
-    for top, left, bottom, right in slide.holes:
-        assert lost[int((top + bottom) / 2 * scale), int((left + right) / 2 * scale)]
-        near = (rows > top * scale - 40) & (rows < bottom * scale + 40)
-        near &= (columns > left * scale - 40) & (columns < right * scale + 40)
-        rows, columns = rows[~near], columns[~near]
-    assert not rows.size
-    sound, none = read_around_damage(array_slide(rgb), box, scale)
-    assert not none.any()
-    assert np.array_equal(sound, whole)
-    hopeless = Damaged(rgb, (0, 0, 700, 500))
-    with pytest.raises(UnreadableImageError, match="torn"):
-        read_around_damage(hopeless, box, scale)
-    assert len(hopeless.tried) <= 1 + 4 + 16 + 64

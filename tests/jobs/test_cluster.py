@@ -150,6 +150,18 @@ def preload(path: Path, *lines: str) -> str:
     return str(path)
 
 
+def slow(path: Path) -> str:
+    """What has a run last for seconds, so that there is time to disturb it."""
+    return preload(
+        path,
+        "import time",
+        "def tile(self, order, tile, real=bench.Bench.tile):",
+        "    time.sleep(0.1)",
+        "    return real(self, order, tile)",
+        "bench.Bench.tile = tile",
+    )
+
+
 def test_local_workers_give_the_same_bytes(
     slide: Path, tmp_path: Path, options: BatchOptions, whole: dict[str, bytes]
 ) -> None:
@@ -223,7 +235,8 @@ def test_a_scheduler_that_dies_loses_what_was_under_way(
     command += ["--model", str(painted_model), "--tile-size", "64", "--formats", *FORMATS, "--scheduler", address]
     scheduler = ("scheduler", "--host", "127.0.0.2", "--port", "28786", "--no-dashboard")
     worker = ("worker", address, "--host", "127.0.0.3", "--nthreads", "1", "--no-dashboard", "--death-timeout", "60")
-    with started(*scheduler, ready="Scheduler at") as first, started(*worker, ready="Registered to"):
+    late = (*worker, "--preload", slow(tmp_path / "slow.py"))
+    with started(*scheduler, ready="Scheduler at") as first, started(*late, ready="Registered to"):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         until(lambda: blocks(folder) >= 10 or process.poll() is not None)
         first.kill()
@@ -246,8 +259,9 @@ def test_ctrl_c_ends_all_processes_in_a_line(slide: Path, tmp_path: Path, painte
     """A terminal interrupts the workers too, which must not mind; all are of one group, which is empty at the end."""
     command = [sys.executable, "-m", "nuclens", "segment", str(slide), "--out", str(tmp_path / "out"), "--mpp", "0.25"]
     command += ["--model", str(painted_model), "--tile-size", "64", "--threads", "2", "--scheduler", "local:2"]
+    late = os.environ | {"DASK_DISTRIBUTED__WORKER__PRELOAD": str([slow(tmp_path / "slow.py")])}
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, env=late
     )
     until(lambda: blocks(tmp_path / "out" / slide.stem) >= 4 or process.poll() is not None)
     os.killpg(process.pid, signal.SIGINT)
@@ -530,6 +544,32 @@ def test_a_scheduler_that_dies_before_a_worker_comes_is_told(
         until(lambda: file.exists() and file.read_text().endswith("}"))
         with pytest.raises(ClusterFault, match=r"scheduler\.json: the scheduler is gone; start it again"):
             segment_files([slide], tmp_path / "out", replace(options, scheduler=str(file)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks: nothing to test")
+def test_a_forked_process_has_a_loop_of_its_own() -> None:
+    """The parent's runs in a thread that a child does not have; waiting for it would take for ever."""
+    said = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=120, check=False)
+    assert said.stdout == "True True\n", said.stderr
+
+
+FORK = """
+import asyncio, os, signal
+from nuclens.jobs.scheduler import _loop
+
+async def one():
+    return 1
+
+def alive():
+    return asyncio.run_coroutine_threadsafe(one(), _loop().asyncio_loop).result(60) == 1
+
+before = alive()
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    os._exit(0 if alive() else 1)
+print(before, os.waitpid(child, 0)[1] == 0)
+"""
 
 
 def test_a_slide_that_is_being_fetched_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

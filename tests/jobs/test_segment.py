@@ -34,6 +34,9 @@ from nuclens.engines.openvino import PLUGIN as OPENVINO
 from nuclens.jobs.pictures import Area, Picture
 from nuclens.jobs.results import Results
 from nuclens.jobs.segment import Segmenter, load_model, run, segment
+from nuclens.report.density import Cells
+from nuclens.report.slide import Summary, summary_page
+from nuclens.report.thumbnail import LOST, View
 
 Disc = tuple[int, int, int]
 Paint = Callable[..., UInt8[np.ndarray, "h w 3"]]
@@ -358,6 +361,47 @@ def test_densities_are_of_what_was_read(segmenter: Segmenter, paint: Paint, tmp_
     for tissue in (record["mm2"], record["counts"]["tissue_mm2"], summary["tissue_mm2"]):
         assert tissue == pytest.approx(seen, abs=1e-6)
     assert summary["per_mm2"] == record["counts"]["per_mm2"] == pytest.approx(record["nuclei"] / seen, rel=1e-5)
+
+
+def test_pictures_of_a_damaged_slide_are_grey_there_and_say_so(
+    segmenter: Segmenter, paint: Paint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = Fragile(array_slide(paint(200, 60, scattered(200, 60))), UnreadableImageError("torn"), 150)
+    [picture] = pictures_of(segmenter, bad)
+    assert isinstance(picture, Picture)
+    tissue = TissueMask(np.ones((20, 6), bool), 0.1, (200, 60), unseen=0.25)
+    pages: list[tuple[View, Cells]] = []
+
+    def page_of(summary: Summary, view: View, cells: Cells) -> str:
+        pages.append((view, cells))
+        return summary_page(summary, view, cells)
+
+    monkeypatch.setattr("nuclens.jobs.summary.summary_page", page_of)
+    results = Results(segmenter, tmp_path, {}, ("csv", "overlay", "summary", "heatmap"))
+    [record] = run(segmenter, [replace(picture, tissue=tissue)], results)
+    assert not isinstance(record, NuclensError)
+    assert "25.0% of the slide is damaged: searched, but no area of tissue" in record["warnings"]
+    assert "overlay.png is grey where the file is damaged" in record["notes"]
+    drawn = cv2.imread(str(tmp_path / "0" / "overlay.png"))
+    assert drawn is not None
+    assert (drawn[150:200, :60] == LOST[0]).all()
+    assert not (drawn[:100] == LOST[0]).all(axis=2).any()
+    [(view, cells)] = pages
+    assert view.lost is not None
+    assert view.lost[150:].all()
+    assert cells.areas_px.sum() == pytest.approx(64 * 60)
+    page = (tmp_path / "0" / "summary.html").read_text(encoding="utf-8")
+    assert "25.0% of the slide is damaged" in page
+    assert "the picture below is grey where the file is damaged" in page
+
+
+def test_a_sound_slide_says_nothing_of_damage(segmenter: Segmenter, paint: Paint, tmp_path: Path) -> None:
+    good = array_slide(paint(200, 60, scattered(200, 60)))
+    results = Results(segmenter, tmp_path, {}, ("csv", "overlay", "summary", "heatmap"))
+    [record] = run(segmenter, pictures_of(segmenter, good), results)
+    assert not isinstance(record, NuclensError)
+    assert "damaged" not in str(record["warnings"] + record["notes"])
+    assert "damaged" not in (tmp_path / "0" / "summary.html").read_text(encoding="utf-8")
 
 
 def test_the_area_that_was_seen_is_that_of_the_tiles_that_were_read(segmenter: Segmenter) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from nuclens.core.schema import UNTYPED
 from nuclens.core.tissue import TissueMask, everything
 from nuclens.core.types import Frame
 from nuclens.report.heatmap import heatmap
-from nuclens.report.thumbnail import View
+from nuclens.report.thumbnail import TileMark, View
 
 FRAME = Frame(4000, 6000, 0.25)
 
@@ -47,6 +49,16 @@ def test_glass_stays_glass() -> None:
     glass = heatmap(hot(), view(half))[:400, 330:]
     assert len(np.unique(glass.reshape(-1, 3), axis=0)) == 1
     assert len(set(glass[0, 0].tolist())) == 1  # grey
+
+
+def test_what_was_not_searched_is_not_coloured() -> None:
+    tiles = (TileMark((0, 0, 2000, 6000), "read"), TileMark((2000, 0, 4000, 6000), "unreadable"))
+    seen = replace(view(), tiles=tiles, region=(0, 0, 4000, 3000))
+    drawn = heatmap(hot(), seen)[:400]
+    grey = (drawn == drawn[..., :1]).all(axis=2)
+    assert grey[200:].all()
+    assert grey[:, 300:].all()
+    assert not grey[100:140, 150:190].any()
 
 
 def test_without_nuclei_nothing_is_coloured() -> None:

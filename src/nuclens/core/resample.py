@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 
-from nuclens.core.errors import InputError, UnreadableImageError
+from nuclens.core.errors import InputError
 from nuclens.core.levels import level_ratio
 from nuclens.core.slides import Slide
 from nuclens.core.tiling import Box, working_shape
@@ -18,9 +18,6 @@ from nuclens.core.tiling import Box, working_shape
 _BAND = 32  # output rows at a time, at most, and
 _BAND_INPUT = 128  # input rows at a time, about, so that the work stays in the processor's cache
 _BLOCK = 1448  # side of what is read of a level at once, about: 6 MB
-# Longest side of a square that is lost as a whole where a part of it cannot be read, more where a picture has so many.
-_LOST, _LOST_AT_MOST = 32, 64
-_TRIED = 64  # squares of which one has to be readable
 _SAME = 1e-9  # a scale that misses one only by float noise is one
 
 
@@ -37,7 +34,7 @@ class Taps:
     weight: Float32[np.ndarray, "n taps"]
 
 
-def read_working(slide: Slide, box: Box, scale: float) -> UInt8[np.ndarray, "h w 3"]:
+def read_working(slide: Slide, box: Box, scale: float, *, coarsest: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
     """Read a box of the working grid; what lies beyond the image is its reflection.
 
     Shrinking averages the area under a working pixel, enlarging is linear,
@@ -50,6 +47,7 @@ def read_working(slide: Slide, box: Box, scale: float) -> UInt8[np.ndarray, "h w
         slide: Where the pixels come from.
         box: In pixels of the working grid; it may reach beyond it on any side.
         scale: Working pixels per slide pixel.
+        coarsest: The last level that may be taken; all, if not given.
 
     Raises:
         InputError: The scale is not positive, or the image has no pixels to reflect.
@@ -62,60 +60,13 @@ def read_working(slide: Slide, box: Box, scale: float) -> UInt8[np.ndarray, "h w
     # A box beside the image is read with all between the two, so that what is read ends where the image does.
     rows, columns = (reflected(min(box[k], size - 1), max(box[k + 2], 1), size) for k, size in enumerate(shape))
     inner = (int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
-    pixels = _on_grid(slide, inner, scale)
+    pixels = _on_grid(slide, inner, best_level(slide, scale, coarsest))
     if inner == box:
         return np.array(pixels)
     above, left, below, right = (max(0, n) for n in (-box[0], -box[1], box[2] - shape[0], box[3] - shape[1]))
     pixels = cv2.copyMakeBorder(pixels, above, below, left, right, cv2.BORDER_REFLECT_101)
     top, first = box[0] - inner[0] + above, box[1] - inner[1] + left
     return pixels[top : top + box[2] - box[0], first : first + box[3] - box[1]]
-
-
-def read_around_damage(
-    slide: Slide, box: Box, scale: float
-) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
-    """Read a box of the working grid, white where the file is damaged, and where that is, in squares of some pixels.
-
-    Args:
-        slide: Where the pixels come from.
-        box: In pixels of the working grid, inside of it.
-        scale: Working pixels per slide pixel.
-
-    Raises:
-        InputError: The scale is not positive, or the image has no pixels.
-        UnreadableImageError: Not one square can be read.
-    """
-    shape = box[2] - box[0], box[3] - box[1]
-    try:
-        return read_working(slide, box, scale), np.zeros(shape, bool)
-    except UnreadableImageError as error:
-        fault = error
-    pixels, lost = np.full((*shape, 3), 255, np.uint8), np.ones(shape, bool)
-    least = max(_LOST, *(side // _LOST_AT_MOST for side in shape))
-    parts = _quarters(box, least)
-    # Some readers open the file anew for every failure: one without a sound spot is not looked through to its end.
-    while parts and (len(parts) <= _TRIED or not lost.all()):
-        damaged = []
-        for part in parts:
-            place = slice(part[0] - box[0], part[2] - box[0]), slice(part[1] - box[1], part[3] - box[1])
-            try:
-                pixels[place], lost[place] = read_working(slide, part, scale), False
-            except UnreadableImageError:
-                damaged.append(part)
-        parts = [quarter for part in damaged for quarter in _quarters(part, least)]
-    if lost.all():
-        raise fault
-    return pixels, lost
-
-
-def _quarters(box: Box, least: int) -> list[Box]:
-    """Or halves of a long box; none of a small one."""
-    rows, columns = (
-        [(start, (start + end) // 2), ((start + end) // 2, end)] if end - start > least else [(start, end)]
-        for start, end in ((box[0], box[2]), (box[1], box[3]))
-    )
-    parts = [(top, left, bottom, right) for top, bottom in rows for left, right in columns]
-    return parts if len(parts) > 1 else []
 
 
 def reflected(start: int, stop: int, size: int) -> Int64[np.ndarray, "n"]:
@@ -125,15 +76,16 @@ def reflected(start: int, stop: int, size: int) -> Int64[np.ndarray, "n"]:
     return np.minimum(place, period - place) if size > 1 else np.zeros_like(place)
 
 
-def best_level(slide: Slide, scale: float) -> tuple[int, tuple[float, float]]:
+def best_level(slide: Slide, scale: float, coarsest: int | None = None) -> tuple[int, tuple[float, float]]:
     """The coarsest level that is no coarser than the working grid, and working pixels per pixel of it on both axes.
 
     Args:
         slide: Whose levels there are to choose from.
         scale: Working pixels per level-0 pixel.
+        coarsest: The last level that may be taken; all, if not given.
     """
     best, scales = 0, (scale, scale)
-    for level, size in enumerate(slide.levels[1:], 1):
+    for level, size in enumerate(slide.levels[1 : None if coarsest is None else coarsest + 1], 1):
         rows, columns = (_snapped(scale * ratio) for ratio in level_ratio(slide.shape, size))
         if max(rows, columns) <= 1:
             best, scales = level, (rows, columns)
@@ -170,8 +122,8 @@ def _snapped(scale: float) -> float:
     return 1.0 if abs(scale - 1) < _SAME else scale
 
 
-def _on_grid(slide: Slide, box: Box, scale: float) -> UInt8[np.ndarray, "h w 3"]:
-    level, scales = best_level(slide, scale)
+def _on_grid(slide: Slide, box: Box, chosen: tuple[int, tuple[float, float]]) -> UInt8[np.ndarray, "h w 3"]:
+    level, scales = chosen
     size = slide.levels[level]
     if scales == (1, 1) and box[2] <= size[0] and box[3] <= size[1]:
         return slide.read(box, level)

@@ -6,12 +6,13 @@ import hashlib
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Shaped, UInt8
 
+from nuclens.core.damage import read_around_damage
 from nuclens.core.errors import InputError
 from nuclens.core.glass import tissue_in
-from nuclens.core.resample import read_around_damage
 from nuclens.core.slides import Slide
 from nuclens.core.tiling import working_shape
 
@@ -20,6 +21,7 @@ MAX_MASK_PIXELS = 16_000_000
 USUAL_MPP = 0.25  # taken where nobody knows the size of a pixel
 # Below this a picture is a field of view, cut where someone wanted it: a mask could save four tiles and lose nuclei.
 SMALLEST_MM2 = 1.0
+_RIM_PX = 3  # of the mask, around what is damaged: its margin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +36,7 @@ class TissueMask:
         shape: Height and width of level 0.
         margin: The part of the mask that is kept for nuclei on the rim and is no area of tissue; None where none is.
         reason: Why there is no tissue, or why all is; empty where nothing needs to be said.
-        unseen: Share of the slide that is taken for tissue since it could not be looked at from afar.
+        unseen: Share of the slide that is searched, and is no area, because a damaged file does not show what it is.
     """
 
     mask: Bool[np.ndarray, "h w"]
@@ -61,6 +63,12 @@ class TissueMask:
         said = hashlib.sha256(f"tissue {self.mask.shape} {self.scale!r} {self.shape}".encode())
         said.update(np.packbits(self.mask).data)
         return said.hexdigest()
+
+    @property
+    def damage(self) -> str:
+        """What is to be said of `unseen`; nothing where all could be seen."""
+        share = f"{max(self.unseen, 0.001):.1%}"
+        return f"{share} of the slide is damaged: searched, but no area of tissue" if self.unseen else ""
 
     def holds(self, points: Float64[np.ndarray, "n 2"]) -> Bool[np.ndarray, "n"]:
         """Which points (row, column), in level-0 pixels, lie on tissue."""
@@ -103,14 +111,26 @@ class TissueMask:
     ) -> Float64[np.ndarray, "rows columns"]:
         """The same in every square of a grid over the slide; `side` is that of a square, in level-0 pixels."""
         starts, ends = ((0, 0), self.shape) if box is None else (box[:2], box[2:])
-        counts = (max(1, math.ceil(size / side)) for size in self.shape)
-        rows, columns = (
-            np.stack([self._extents(max(k * side, start), min((k + 1) * side, end), axis) for k in range(count)])
-            for axis, (start, end, count) in enumerate(zip(starts, ends, counts, strict=True))
+        areas = np.zeros([max(1, math.ceil(size / side)) for size in self.shape])
+        (rows, down, high), (columns, across, wide) = (
+            self._squares(side, areas.shape[axis], (start, end), axis)
+            for axis, (start, end) in enumerate(zip(starts, ends, strict=True))
         )
-        tissue = self.mask if self.margin is None else self.mask & ~self.margin
-        areas: Float64[np.ndarray, "rows columns"] = rows @ (tissue @ columns.T)
+        tissue = self.mask[down, across]
+        if self.margin is not None:
+            tissue = tissue & ~self.margin[down, across]
+        areas[rows, columns] = high @ (tissue @ wide.T)
         return areas
+
+    def _squares(
+        self, side: float, count: int, ends: tuple[float, float], axis: int
+    ) -> tuple[slice, slice, Float64[np.ndarray, "squares pixels"]]:
+        """Squares of a grid and mask pixels that a span touches, and how much of each is in each."""
+        first, last = max(0, math.floor(ends[0] / side)), min(count, math.ceil(ends[1] / side))
+        spans = [(max(k * side, ends[0]), min((k + 1) * side, ends[1])) for k in range(first, last)]
+        taken = _taken(self._extents(*ends, axis))
+        extents = [self._extents(*span, axis)[taken] for span in spans]
+        return slice(first, max(first, last)), taken, np.reshape(extents, (len(spans), taken.stop - (taken.start or 0)))
 
     def _places(self, points: Shaped[np.ndarray, "n"], axis: int) -> Int64[np.ndarray, "n"]:
         return np.clip(np.floor(points * self.scale), 0, self.mask.shape[axis] - 1).astype(np.int64)
@@ -141,14 +161,14 @@ def mask_scale(shape: tuple[int, int], mpp: float | None, um: float = MASK_MPP) 
 def find_tissue(slide: Slide, mpp: float | None) -> TissueMask:
     """Tissue of a slide, seen at about 8 µm per pixel.
 
-    All of a picture below 1 mm² counts as tissue, and so does what is damaged.
+    All of a picture below 1 mm² counts as tissue. What no level shows is searched, and is no area of tissue.
 
     Args:
         slide: What to look at.
         mpp: Micrometres per level-0 pixel; where None, 0.25 is taken.
 
     Raises:
-        UnreadableImageError: Nothing of it can be read.
+        UnreadableImageError: The system cannot read the file.
     """
     um = mpp or USUAL_MPP
     if slide.shape[0] * slide.shape[1] * um**2 / 1e6 < SMALLEST_MM2:
@@ -156,8 +176,10 @@ def find_tissue(slide: Slide, mpp: float | None) -> TissueMask:
     scale = mask_scale(slide.shape, mpp)
     rgb, lost = overview(slide, scale)
     found = tissue_in(rgb, um / scale)
-    # The level that tiles are read from may be whole there.
-    mask, margin = found.mask | lost, found.margin & ~lost
+    mask, margin = found.mask, found.margin
+    if lost.any():  # what may lie there is searched, and so is its rim, and neither counts as area
+        searched = cv2.dilate(lost.astype(np.uint8), np.ones((2 * _RIM_PX + 1,) * 2, np.uint8)) > 0
+        mask, margin = mask | searched, margin | lost | (searched & ~mask)
     return TissueMask(mask, scale, slide.shape, margin, found.reason, float(lost.mean()))
 
 
@@ -166,6 +188,6 @@ def overview(slide: Slide, scale: float) -> tuple[UInt8[np.ndarray, "h w 3"], Bo
 
     Raises:
         InputError: The slide has no pixels, or the scale is not positive.
-        UnreadableImageError: Nothing of it can be read.
+        UnreadableImageError: The system cannot read the file.
     """
     return read_around_damage(slide, (0, 0, *working_shape(slide.shape, scale)), scale)

@@ -19,10 +19,10 @@ import numpy as np
 
 from nuclens import __version__
 from nuclens.core.census import COUNTS, Census
+from nuclens.core.damage import read_around_damage
 from nuclens.core.errors import InputError, OutputError
 from nuclens.core.files import put_folder, remove, replacing
 from nuclens.core.machine import bytes_read, peak_memory
-from nuclens.core.resample import read_around_damage
 from nuclens.core.shapes import Shape
 from nuclens.core.slides import FetchedSlide
 from nuclens.core.staging import staging
@@ -35,6 +35,7 @@ from nuclens.jobs.pictures import PLAIN_PIXELS, Picture, is_slide
 from nuclens.jobs.segment import Segmenter
 from nuclens.jobs.summary import census_of, on_level_0, view_of, write_summary
 from nuclens.report.overlay import overlay
+from nuclens.report.thumbnail import LOST
 
 OVERLAY = "overlay"
 SUMMARY = "summary"
@@ -139,15 +140,15 @@ class Results:
                     if name == SUMMARY:
                         files += write_summary(staged, picture, census, self.segmenter.model.card)
                     else:
-                        files.append(self._write(staged, name, picture))
+                        files.append(self._write(staged, name, picture, notes))
                 except InputError as error:
                     # Where it was to be until it is complete is no place that anybody knows.
                     reason = re.sub(rf"^{re.escape(str(staged))}/[^/:]+: ", "", str(error))
                     notes.append(f"{name} not written: {reason}")
         return files, notes
 
-    def _write(self, staged: Path, name: str, picture: Picture) -> str:
-        """Name of the file that was written."""
+    def _write(self, staged: Path, name: str, picture: Picture, notes: list[str]) -> str:
+        """Name of the file that was written; what is to be said of it joins the notes."""
         if name == HEATMAP:
             nuclei = on_level_0(picture, self.segmenter.result(picture))
             write_heatmap(staged / HEATMAP_FILE, nuclei, view_of(picture))
@@ -156,7 +157,8 @@ class Results:
             height, width = picture.frame.height, picture.frame.width
             if height * width > PLAIN_PIXELS:
                 raise InputError(f"{height} x {width} pixels; it holds at most {PLAIN_PIXELS // 10**6} megapixels")
-            _write_overlay(staged / "overlay.png", picture, self._whole(picture))
+            if _write_overlay(staged / "overlay.png", picture, self._whole(picture)):
+                notes.append("overlay.png is grey where the file is damaged")
             return "overlay.png"
         plugin = FORMATS.get(name)
         file = file_name(name, large=is_slide(picture.slide))
@@ -281,17 +283,22 @@ def _effort(picture: Picture) -> dict[str, Any]:
     }
 
 
-def _write_overlay(path: Path, picture: Picture, nuclei: Instances) -> None:
+def _write_overlay(path: Path, picture: Picture, nuclei: Instances) -> bool:
+    """Whether a part of the picture cannot be read."""
     height, width = picture.slide.shape
     # Pixels are those of level 0, wherever it lies in the frame.
     vertices = nuclei.vertices - np.array(picture.plan.origin, np.float32)
     nuclei = replace(nuclei, frame=Frame(height, width, nuclei.frame.mpp), vertices=vertices)
-    drawn = overlay(read_around_damage(picture.slide, (0, 0, height, width), 1)[0], nuclei)
+    rgb, lost = read_around_damage(picture.slide, (0, 0, height, width), 1)
+    if lost.any():
+        rgb[lost] = LOST
+    drawn = overlay(rgb, nuclei)
     # Tissue is noise to a compressor: without the search for repeats the file grows by 7 % and takes 0.4 times as long.
     strategy, rows = imagecodecs.PNG.STRATEGY.HUFFMAN_ONLY, imagecodecs.PNG.FILTER.SUB
     coded = imagecodecs.png_encode(drawn, level=1, strategy=strategy, filter=rows)
     with replacing(path) as temporary:
         temporary.write_bytes(coded)
+    return bool(lost.any())
 
 
 def _warnings(picture: Picture, median_um2: float | None, nuclei: int) -> list[str]:
@@ -302,8 +309,8 @@ def _warnings(picture: Picture, median_um2: float | None, nuclei: int) -> list[s
             f"{len(picture.unreadable)} of {len(picture.tiles)} tiles could not be read and were left out: "
             f"{next(iter(picture.unreadable.values()))}"
         )
-    if picture.tissue is not None and picture.tissue.unseen:
-        found.append(f"{picture.tissue.unseen:.1%} of the slide could not be seen from afar and were taken for tissue")
+    if picture.tissue is not None and picture.tissue.damage:
+        found.append(picture.tissue.damage)
     if not picture.tiles:
         reason = picture.tissue.reason if picture.tissue is not None else ""
         return [*found, f"no tissue found: {reason or 'none in the region'}; --tissue none searches everywhere"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import signal
 import sys
@@ -172,6 +173,10 @@ def _loop() -> IOLoop:
     with _unheard():
         threading.Thread(target=run, name="Dask IO loop", daemon=True).start()
     return begun.result()
+
+
+if hasattr(os, "register_at_fork"):  # the thread is not there in a child
+    os.register_at_fork(after_in_child=_loop.cache_clear)
 
 
 @contextmanager

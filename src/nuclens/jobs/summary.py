@@ -75,8 +75,9 @@ def view_of(picture: Picture) -> View:
         for tile in tiles
     )
     shape = picture.slide.shape
-    rgb, _ = overview(picture.slide, thumbnail_scale(shape))
-    return View(rgb, Frame(*shape, picture.plan.mpp), picture.tissue or everything(shape), marks)
+    rgb, lost = overview(picture.slide, thumbnail_scale(shape))
+    frame, tissue = Frame(*shape, picture.plan.mpp), picture.tissue or everything(shape)
+    return View(rgb, frame, tissue, marks, lost, picture.plan.region)
 
 
 def _slide_facts(picture: Picture) -> dict[str, str]:

@@ -8,7 +8,7 @@ from jaxtyping import Float32, UInt8
 
 from nuclens.core.heat import Heat
 from nuclens.report.overlay import PAPER, TEXT, legend, scale_bar, text_width, write_text
-from nuclens.report.thumbnail import LONGEST, Pixels, View, seen, thumbnail_scale
+from nuclens.report.thumbnail import LONGEST, Pixels, View, thumbnail_scale
 
 # Sequential yellow to red of ColorBrewer (Harrower & Brewer 2003), dark where nuclei are many, on a slide in grey.
 _RAMP = np.array([(255, 255, 204), (254, 204, 92), (253, 141, 60), (227, 26, 28), (128, 0, 38)], np.float64)
@@ -24,7 +24,7 @@ def heatmap(heat: Heat, view: View | None = None) -> UInt8[np.ndarray, "H W 3"]:
 
     Args:
         heat: The nuclei, counted.
-        view: The slide, coloured only where it is tissue; without, the map lies on white, at a thumbnail's size.
+        view: The slide, coloured only where its tissue was searched; without, the map is on white, a thumbnail's size.
     """
     if view is None:
         scale = thumbnail_scale((heat.frame.height, heat.frame.width), LONGEST)
@@ -36,7 +36,7 @@ def heatmap(heat: Heat, view: View | None = None) -> UInt8[np.ndarray, "H W 3"]:
     top = _top(density)
     # A square's value is that of its middle, so that the map is not moved by half a square.
     drawn = cv2.resize(_of_frame(heat, density), rgb.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    shares = drawn / top if view is None else np.where(seen(view.tissue, rgb.shape[:2]), drawn / top, 0)
+    shares = drawn / top if view is None else np.where(view.searched(), drawn / top, 0)
     canvas = _painted(rgb, shares.astype(np.float32))
     return np.vstack([canvas, _strip(heat, top, canvas.shape[1])])
 

@@ -17,6 +17,7 @@ Pixels = UInt8[np.ndarray, "h w 3"]
 LONGEST = 1600  # px
 # Told apart by every kind of colour vision, after Okabe & Ito 2008, and by how they are drawn.
 TISSUE, UNREADABLE, READ, SKIPPED = (0, 90, 178), (213, 60, 0), (70, 70, 70), (205, 205, 205)
+LOST = (150, 150, 150)  # no tissue and no glass is as grey
 _PALE = 0.6  # share of white over what is no tissue
 _CROSS = 0.25  # share of the picture left below a line of the grid
 
@@ -43,12 +44,31 @@ class View:
         frame: Grid of level 0.
         tissue: Where there is tissue.
         tiles: All tiles.
+        lost: Pixels that cannot be read; None where all can.
+        region: The only part that was searched, in level-0 pixels; None for all.
     """
 
     rgb: Pixels
     frame: Frame
     tissue: TissueMask
     tiles: tuple[TileMark, ...]
+    lost: Bool[np.ndarray, "h w"] | None = None
+    region: tuple[int, int, int, int] | None = None
+
+    def searched(self) -> Bool[np.ndarray, "h w"]:
+        """Pixels of tissue whose nuclei are known: in the region, and not in a tile that cannot be read."""
+        known = seen(self.tissue, self.rgb.shape[:2])
+        scale = np.array([known.shape[0] / max(1, self.frame.height), known.shape[1] / max(1, self.frame.width)] * 2)
+        if self.region:
+            top, left, bottom, right = np.rint(np.array(self.region) * scale).astype(int).tolist()
+            inside = np.zeros_like(known)
+            inside[top:bottom, left:right] = True
+            known &= inside
+        for tile in self.tiles:
+            if tile.state == "unreadable":
+                top, left, bottom, right = np.rint(np.array(tile.box) * scale).astype(int).tolist()
+                known[top:bottom, left:right] = False
+        return known
 
 
 def thumbnail_scale(shape: tuple[int, int], longest: int = LONGEST) -> float:
@@ -65,6 +85,8 @@ def thumbnail(view: View) -> Pixels:
         entries.append(LegendEntry(f"{counts['skipped']:,} without tissue", color=SKIPPED))
     if counts["unreadable"]:
         entries.append(LegendEntry(f"{counts['unreadable']:,} unreadable", color=UNREADABLE))
+    if view.lost is not None and view.lost.any():
+        entries.append(LegendEntry("damaged", color=LOST))
     times = drawn.shape[1] / max(1, view.frame.width)
     return np.vstack([drawn, legend(entries, drawn.shape[1], scale_bar(view.frame, drawn.shape[1], times))])
 
@@ -74,6 +96,8 @@ def marked(view: View) -> Pixels:
     mask = seen(view.tissue, view.rgb.shape[:2])
     pale = cv2.addWeighted(view.rgb, 1 - _PALE, np.full_like(view.rgb, 255), _PALE, 0)
     canvas: Pixels = np.where(mask[..., None], view.rgb, pale)
+    if view.lost is not None:
+        canvas[view.lost] = LOST
     _draw_tiles(canvas, view)
     # Bands of a mask take the same time whatever its outline; ten thousand crumbs drawn as contours take seconds.
     for color, half in (((255, 255, 255), 5), (TISSUE, 3)):
