@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -443,6 +444,16 @@ def test_a_scheduler_that_is_not_there_is_told(
     monkeypatch.setattr(scheduler_module, "_ANSWER_S", 1)
     with pytest.raises(ClusterFault, match=r"^--scheduler tcp://127\.0\.0\.1:9: no answer .*`dask scheduler`$"):
         segment_files([slide], tmp_path / "out", replace(options, scheduler="tcp://127.0.0.1:9"))
+
+
+def test_what_takes_the_call_and_says_nothing_is_told(
+    slide: Path, tmp_path: Path, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler_module, "_ANSWER_S", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ClusterFault, match=rf"^--scheduler {address}: no answer \(silence\); start one"):
+            segment_files([slide], tmp_path / "out", replace(options, scheduler=address))
 
 
 def test_a_crew_without_the_model_is_told(slide: Path, tmp_path: Path, options: BatchOptions) -> None:

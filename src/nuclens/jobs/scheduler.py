@@ -24,8 +24,9 @@ from nuclens.core.json_texts import decode_json
 with brought_by("distributed", "--scheduler"):
     import dask
     from distributed import Client, LocalCluster
+    from distributed.comm import connect
     from distributed.security import Security
-    from distributed.utils import silence_logging_cmgr
+    from distributed.utils import silence_logging_cmgr, sync
     from tornado.ioloop import IOLoop
 
 _LOCAL = re.compile(r"local(?::([1-9]\d{0,3}))?")
@@ -121,6 +122,7 @@ def _running(scheduler: str, loop: IOLoop) -> Client:
         )
     address = scheduler if "://" in scheduler else _address_in(file)
     try:
+        sync(loop, _knock, address)
         return _Client(address, timeout=_ANSWER_S, loop=loop)
     except TypeError as error:
         raise ClusterFault(
@@ -128,10 +130,21 @@ def _running(scheduler: str, loop: IOLoop) -> Client:
             f"names under Security"
         ) from error
     except (OSError, ValueError) as error:
-        line = " ".join(str(error).split())
+        line = " ".join(str(error).split()) or "silence"
         raise ClusterFault(
             f"--scheduler {scheduler}: no answer ({line:.120}); start one with `dask scheduler`"
         ) from error
+
+
+async def _knock(address: str) -> None:
+    """Talk to a scheduler once: a client waits without end for what takes the call and says nothing.
+
+    Raises:
+        OSError: There is no answer.
+    """
+    async with asyncio.timeout(_ANSWER_S + 1):
+        comm = await connect(address, timeout=_ANSWER_S, **Security().get_connection_args("client"))
+    comm.abort()
 
 
 def _address_in(file: Path) -> str:
