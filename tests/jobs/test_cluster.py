@@ -261,9 +261,12 @@ def test_ctrl_c_ends_all_processes_in_a_line(slide: Path, tmp_path: Path, painte
     command = [sys.executable, "-m", "nuclens", "segment", str(slide), "--out", str(tmp_path / "out"), "--mpp", "0.25"]
     command += ["--model", str(painted_model), "--tile-size", "64", "--threads", "2", "--scheduler", "local:2"]
     late = os.environ | {"DASK_DISTRIBUTED__WORKER__PRELOAD": str([slow(tmp_path / "slow.py")])}
+    # Tests that a shell runs in the background ignore it, and so would what they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, env=late
     )
+    signal.signal(signal.SIGINT, before)
     until(lambda: blocks(tmp_path / "out" / slide.stem) >= 4 or process.poll() is not None)
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate(timeout=60)[1]
