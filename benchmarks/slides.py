@@ -149,16 +149,16 @@ def worker(kind: str, slide: Path, out: Path, scratch: Path) -> dict[str, Any]:
     from nuclens.core.machine import peak_memory
     from nuclens.jobs import batch, segment
 
-    tape = Tape(scratch / "heads")
+    tape, real = Tape(scratch / "heads"), segment.load_model
     loading = [0.0]
 
     def load(*args: Any, **kwargs: Any) -> Any:
         before = cpu()
-        segmenter = segment.load_model(*args, **kwargs)
+        segmenter = real(*args, **kwargs)
         loading[0] = cpu() - before
         return tape.over(segmenter) if kind == "replay" else segmenter
 
-    vars(batch)["load_model"] = load
+    vars(segment)["load_model"] = load
     began = time.monotonic()
     [outcome] = batch.segment_files([slide], out, batch.BatchOptions(formats=FORMATS, overwrite=True))
     wall = time.monotonic() - began
