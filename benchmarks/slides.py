@@ -192,12 +192,15 @@ class Tape:
     core: int = 0
     tiles: Iterator[Any] = field(default_factory=lambda: iter(()))
     heads: dict[str, Any] = field(default_factory=dict)
+    precision: str = ""
+    processor: str = ""
 
     def over(self, segmenter: Any) -> Any:
         """The segmenter with this in place of its runner."""
         from dataclasses import replace
 
         self.heads = {path.stem: np.load(path, mmap_mode="r") for path in sorted(self.folder.glob("*.npy"))}
+        self.precision, self.processor = segmenter.runner.precision, segmenter.runner.processor
         tape = self
 
         class Replaying(type(segmenter)):  # type: ignore[misc]
@@ -205,7 +208,7 @@ class Tape:
 
             def picture(self, *args: Any, **kwargs: Any) -> Any:
                 picture = super().picture(*args, **kwargs)
-                tape.tiles = iter(picture.tiles)
+                tape.tiles = iter(picture.left())
                 return picture
 
         names = segmenter.__dataclass_fields__
