@@ -151,16 +151,16 @@ def preload(path: Path, *lines: str) -> str:
     return str(path)
 
 
+def before_tiles(path: Path, *lines: str) -> str:
+    """A file that has workers do something before each tile, or in place of it."""
+    body = [f"    {line}" for line in (*lines, "return real(self, order, tile)")]
+    head = "def tile(self, order, tile, real=bench.Bench.tile):"
+    return preload(path, "import os, time", head, *body, "bench.Bench.tile = tile")
+
+
 def slow(path: Path) -> str:
     """What has a run last for seconds, so that there is time to disturb it."""
-    return preload(
-        path,
-        "import time",
-        "def tile(self, order, tile, real=bench.Bench.tile):",
-        "    time.sleep(0.1)",
-        "    return real(self, order, tile)",
-        "bench.Bench.tile = tile",
-    )
+    return before_tiles(path, "time.sleep(0.1)")
 
 
 def test_local_workers_give_the_same_bytes(
@@ -387,14 +387,7 @@ def test_workers_that_round_otherwise_are_refused(
 
 def test_a_tile_that_kills_its_workers_ends_its_picture(slide: Path, tmp_path: Path, options: BatchOptions) -> None:
     """Not the cluster, nor the others."""
-    deadly = preload(
-        tmp_path / "deadly.py",
-        "import os",
-        "def tile(self, order, tile, real=bench.Bench.tile):",
-        "    if order.name.endswith('bad.tif') and tile.index == 7: os._exit(1)",
-        "    return real(self, order, tile)",
-        "bench.Bench.tile = tile",
-    )
+    deadly = before_tiles(tmp_path / "deadly.py", "if order.name.endswith('bad.tif') and tile.index == 7: os._exit(1)")
     bad = tmp_path / "bad.tif"
     bad.write_bytes(slide.read_bytes())
     import dask
@@ -475,23 +468,15 @@ def test_a_crew_without_the_model_is_told(slide: Path, tmp_path: Path, options: 
 
 def test_a_bug_ends_the_run(slide: Path, tmp_path: Path, options: BatchOptions) -> None:
     """It is no fault of a picture, and nothing waits for what will not come."""
-    faulty = preload(
-        tmp_path / "faulty.py",
-        "def tile(self, order, tile): raise ZeroDivisionError('a bug')",
-        "bench.Bench.tile = tile",
-    )
+    faulty = before_tiles(tmp_path / "faulty.py", "raise ZeroDivisionError('a bug')")
     with crowd(1, preload=[faulty]) as cluster, pytest.raises(ZeroDivisionError, match="a bug"):
         segment_files([slide], tmp_path / "out", replace(options, scheduler=cluster.scheduler_address))
 
 
 def test_a_worker_whose_disk_is_gone_leaves_no_hole(slide: Path, tmp_path: Path, options: BatchOptions) -> None:
     """The others can read what it cannot, so its tile is no part of the slide that is damaged."""
-    lost = preload(
-        tmp_path / "lost.py",
-        "def tile(self, order, tile, real=bench.Bench.tile):",
-        "    if tile.index == 7: return bench.Delivery(None, f'{order.name}: vanished', {})",
-        "    return real(self, order, tile)",
-        "bench.Bench.tile = tile",
+    lost = before_tiles(
+        tmp_path / "lost.py", "if tile.index == 7: return bench.Delivery(None, f'{order.name}: vanished', {})"
     )
     with crowd(1, preload=[lost]) as cluster:
         [outcome] = segment_files([slide], tmp_path / "out", replace(options, scheduler=cluster.scheduler_address))
@@ -502,12 +487,8 @@ def test_a_worker_whose_disk_is_gone_leaves_no_hole(slide: Path, tmp_path: Path,
 def test_a_picture_that_does_not_fit_into_a_workers_memory_fails_alone(
     slide: Path, tmp_path: Path, options: BatchOptions
 ) -> None:
-    full = preload(
-        tmp_path / "full.py",
-        "def tile(self, order, tile, real=bench.Bench.tile):",
-        "    if order.name.endswith('big.tif'): raise MemoryError('Unable to allocate 3.2 GiB')",
-        "    return real(self, order, tile)",
-        "bench.Bench.tile = tile",
+    full = before_tiles(
+        tmp_path / "full.py", "if order.name.endswith('big.tif'): raise MemoryError('Unable to allocate 3.2 GiB')"
     )
     big = tmp_path / "big.tif"
     big.write_bytes(slide.read_bytes())

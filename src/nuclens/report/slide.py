@@ -94,7 +94,7 @@ def _warnings(summary: Summary, view: View) -> Html:
         said.insert(0, f"{lost:,} of {len(view.tiles):,} tiles could not be read: nuclei there are missing")
     if view.tissue.damage:
         said.append(view.tissue.damage)
-    if view.lost is not None and view.lost.any():
+    if view.damaged:
         said.append("the picture below is grey where the file is damaged")
     if not summary.census["nuclei"]:
         said.append("no nucleus was found" if view.tissue.mask.any() else view.tissue.reason)

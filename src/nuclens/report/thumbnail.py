@@ -55,18 +55,26 @@ class View:
     lost: Bool[np.ndarray, "h w"] | None = None
     region: tuple[int, int, int, int] | None = None
 
+    @property
+    def damaged(self) -> bool:
+        """Whether a pixel cannot be read."""
+        return self.lost is not None and bool(self.lost.any())
+
+    def place(self, box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+        """Where a box of level 0 lies in the picture, half-open."""
+        height, width = self.rgb.shape[:2]
+        scale = np.array([height / max(1, self.frame.height), width / max(1, self.frame.width)] * 2)
+        top, left, bottom, right = (int(place) for place in np.rint(np.array(box) * scale))
+        return top, left, bottom, right
+
     def searched(self) -> Bool[np.ndarray, "h w"]:
         """Pixels of tissue whose nuclei are known: in the region, and not in a tile that cannot be read."""
-        known = seen(self.tissue, self.rgb.shape[:2])
-        scale = np.array([known.shape[0] / max(1, self.frame.height), known.shape[1] / max(1, self.frame.width)] * 2)
-        if self.region:
-            top, left, bottom, right = np.rint(np.array(self.region) * scale).astype(int).tolist()
-            inside = np.zeros_like(known)
-            inside[top:bottom, left:right] = True
-            known &= inside
+        known = np.zeros(self.rgb.shape[:2], bool)
+        top, left, bottom, right = self.place(self.region or (0, 0, self.frame.height, self.frame.width))
+        known[top:bottom, left:right] = seen(self.tissue, known.shape)[top:bottom, left:right]
         for tile in self.tiles:
             if tile.state == "unreadable":
-                top, left, bottom, right = np.rint(np.array(tile.box) * scale).astype(int).tolist()
+                top, left, bottom, right = self.place(tile.box)
                 known[top:bottom, left:right] = False
         return known
 
@@ -85,7 +93,7 @@ def thumbnail(view: View) -> Pixels:
         entries.append(LegendEntry(f"{counts['skipped']:,} without tissue", color=SKIPPED))
     if counts["unreadable"]:
         entries.append(LegendEntry(f"{counts['unreadable']:,} unreadable", color=UNREADABLE))
-    if view.lost is not None and view.lost.any():
+    if view.damaged:
         entries.append(LegendEntry("damaged", color=LOST))
     times = drawn.shape[1] / max(1, view.frame.width)
     return np.vstack([drawn, legend(entries, drawn.shape[1], scale_bar(view.frame, drawn.shape[1], times))])
@@ -118,13 +126,12 @@ def seen(tissue: TissueMask, shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
 
 def _draw_tiles(canvas: Pixels, view: View) -> None:
     """Skipped tiles first, so that the lines of those that were read are whole."""
-    scale = np.array([canvas.shape[0] / max(1, view.frame.height), canvas.shape[1] / max(1, view.frame.width)] * 2)
     lines = canvas.copy()
     for state, color in (("skipped", SKIPPED), ("read", READ), ("unreadable", UNREADABLE)):
         for tile in view.tiles:
             if tile.state != state:
                 continue
-            top, left, bottom, right = (int(place) for place in np.rint(np.array(tile.box) * scale))
+            top, left, bottom, right = view.place(tile.box)
             corners = (left, top), (min(right, canvas.shape[1] - 1), min(bottom, canvas.shape[0] - 1))
             cv2.rectangle(lines, *corners, color, 2 if state == "unreadable" else 1)
             if state == "unreadable":
